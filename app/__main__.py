@@ -1,0 +1,44 @@
+"""`python -m app [--host --port --data --agent]`: serves, from any directory once installed."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+
+import uvloop
+
+from app.agent.agents import ConfigError
+from app.core.errors import HoldfastError
+from app.main import agents_of, bind, model_of, serve
+from app.settings import SettingError, check_exposure, read
+
+FLAGS = {"host": "HOLDFAST_HOST", "port": "PORT", "data": "HOLDFAST_DATA", "agent": "HOLDFAST_AGENT"}
+
+
+def main() -> None:
+    """Reads the settings, refuses wrong ones, serves until a signal."""
+    parser = argparse.ArgumentParser(prog="holdfast", description="Chat with agents that keep working.")
+    for flag, setting in FLAGS.items():
+        parser.add_argument(f"--{flag}", help=f"instead of {setting}")
+    given = vars(parser.parse_args())
+    environ = dict(os.environ) | {FLAGS[flag]: value for flag, value in given.items() if value is not None}
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = read(environ)
+        check_exposure(settings)
+        agents = agents_of(settings)
+        listening = bind(settings)
+    except (SettingError, ConfigError) as error:
+        sys.exit(f"holdfast: {error}")
+    except OSError as error:
+        sys.exit(f"holdfast: cannot listen on this address: {error.strerror}")
+    try:
+        uvloop.run(serve(settings, agents, model_of(settings), listening))
+    except HoldfastError as error:
+        sys.exit(f"holdfast: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""Where conversations are found: at most one actor each, brought into memory by folding its log and let go when idle.
+
+The only way to an actor is through here, so that nobody holds one that has ended. What crashed is folded again; what
+crashes again and again is left alone until somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from app.actor.actor import Actor
+from app.actor.feed import Feed
+from app.actor.listing import Listing
+from app.actor.load import load
+from app.actor.mailbox import Question
+from app.actor.patience import answer_of, until_stored
+from app.actor.records import pack
+from app.actor.summary import item_of
+from app.actor.surroundings import Surroundings
+from app.core.commands import Cancel, Command, Create, Drain, Stamp
+from app.core.decide import Decision, decide
+from app.core.errors import Conflict, Corrupt, Rejected
+from app.core.events import Event, RunStarted
+from app.core.plan import plan
+from app.core.state import State
+from app.store.event_log import AlreadyCreated, Append, Unavailable
+from app.wire import close_codes
+
+logger = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 5.0
+"""How often idle actors are let go and due ones looked for."""
+
+IDLE_SWEEPS = 2
+"""An actor that was idle at so many sweeps in a row leaves memory."""
+
+CRASHES_MAX = 3
+"""An actor that ended by a fault is activated again by itself at most so often until a pass of it succeeds."""
+
+END_SECONDS = 1.0
+"""How long an actor that has been told to go may take."""
+
+RESTORE_MS = 600_000
+"""A deleted conversation can be restored for ten minutes; then everything is removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The answer of a creation, the same for ever for the same id."""
+
+    conversation: str
+    run: str | None
+    duplicate: bool
+
+
+class Directory:
+    """All conversations of this process."""
+
+    def __init__(self, around: Surroundings, listing: Listing) -> None:
+        self._around = around
+        self.listing = listing
+        self.draining = False
+        self._actors: dict[str, Actor] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._opening: dict[str, asyncio.Task[Actor]] = {}
+        self._idle: dict[str, int] = {}
+        self._faults: dict[str, int] = {}
+        self._deleting: set[str] = set()
+        self._reviving: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    # --- the life of the process
+
+    async def start(self) -> None:
+        """Picks up every unfinished run; when this returns, each one runs, waits for a person, or has ended."""
+        for conversation in await until_stored(lambda: self._around.log.unfinished(self._around.clock())):
+            await self._pick_up(conversation)
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def _pick_up(self, conversation: str) -> None:
+        """Activates what has work to do and waits for its first pass; what is damaged is left alone."""
+        try:
+            await until_stored(partial(self._settled, conversation))
+        except KeyError:
+            return  # deleted in the meantime
+        except Corrupt:
+            self._faults[conversation] = CRASHES_MAX + 1
+            logger.exception("conversation %s is damaged and left alone", conversation)
+
+    async def _settled(self, conversation: str) -> None:
+        actor = await self._open(conversation)
+        try:
+            await answer_of(actor.ask(lambda state: None))
+        except Unavailable:
+            if self._faults.get(conversation, 0) > CRASHES_MAX:
+                raise Corrupt("its actor fails each time that it is activated") from None
+            raise
+
+    async def drain(self, seconds: float) -> None:
+        """Lets runs park at their next boundary, for so long at most, then ends every actor."""
+        self.draining = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for actor in self._actors.values():
+            actor.park()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=seconds)
+        await self._end_late()
+
+    async def _end_late(self) -> None:
+        """Ends the actors that could not park; what they were doing is as after a crash, but is not counted as one."""
+        late = list(self._tasks.values())
+        answers = [actor.submit(Drain()) for actor in self._actors.values() if actor.unfinished and not actor.stuck]
+        if answers:
+            await asyncio.wait(answers, timeout=END_SECONDS)
+        for actor in self._actors.values():
+            actor.leave()
+        if late:
+            _, stuck = await asyncio.wait(late, timeout=END_SECONDS)
+            for task in stuck:
+                task.cancel()
+            await asyncio.gather(*stuck, return_exceptions=True)
+
+    # --- conversations
+
+    async def create(self, *, owner: str, agent: str, title: str, prompt: str | None, id: str | None) -> Created:
+        """Starts a conversation, and its first run where there is a prompt. Raises Rejected, Unavailable."""
+        around = self._around
+        state = State()
+        stamp = Stamp(around.clock(), owner, around.fresh(), around.chance())
+        decision = decide(state, Create(agent, title, owner, prompt, id), stamp, around.rules())
+        return await self.found(state, decision.events, owner=owner, creation=id, claimed=True)
+
+    async def found(
+        self,
+        state: State,
+        events: list[Event],
+        texts: list[str] | None = None,
+        *,
+        owner: str,
+        creation: str | None,
+        claimed: bool,
+    ) -> Created:
+        """A conversation with these events as its log. `claimed`: their epoch is this process's own."""
+        around = self._around
+        conversation, log = around.fresh(), around.fresh()
+        runs = tuple(event.run for event in events if isinstance(event, RunStarted) and event.run)
+        item = item_of(conversation, state, plan(state, around.rules()))
+        append = Append(conversation, 0, state.epoch, pack(events, texts).rows, item=item, runs=runs, creation=creation)
+        try:
+            await around.log.create(append, log, owner)
+        except AlreadyCreated as first:
+            return Created(first.conversation, first.run, duplicate=True)
+        self._begin(Actor(conversation, log, state.epoch, state, around, claimed=claimed))
+        around.on_item(item, state.seq)
+        return Created(conversation, runs[-1] if runs else None, duplicate=False)
+
+    async def submit(self, conversation: str, command: Command, by: str) -> Decision:
+        """The decision of a command, once it is durable. Raises KeyError, Rejected, Unavailable."""
+        if conversation in self._deleting:
+            raise KeyError(conversation)
+        outcome = await answer_of((await self._open(conversation)).submit(command, by))
+        if isinstance(outcome, Rejected):
+            raise outcome
+        return outcome
+
+    async def ask(self, conversation: str, question: Question) -> Any:
+        """An answer from the committed state. Raises KeyError, Unavailable."""
+        try:
+            return await answer_of((await self._open(conversation)).ask(question))
+        except Unavailable:
+            _, state = await load(self._around.log, conversation)
+            return question(state)
+
+    async def feed(self, conversation: str) -> Feed:
+        """The live side of a conversation: join it at once, it stays in memory while joined. Raises KeyError."""
+        return (await self._open(conversation)).feed
+
+    async def delete(self, conversation: str, by: str) -> None:
+        """Stops the run, ends every reader for ever and hides the conversation; `restore` undoes it for ten minutes.
+
+        Raises KeyError, and Rejected or Unavailable where the run cannot be stopped: then nothing has been deleted.
+        """
+        actor = await self._open(conversation)
+        self._deleting.add(conversation)
+        try:
+            stopped = await answer_of(actor.submit(Cancel(id=f"delete-{self._around.fresh()}"), by))
+            if isinstance(stopped, Rejected):
+                raise stopped
+            await self._run_over(actor)
+            await until_stored(lambda: self._around.log.delete(conversation, self._around.clock()))
+            actor.feed.close(close_codes.DELETED)
+            await self._let_go(conversation)
+        finally:
+            self._deleting.discard(conversation)
+        self.listing.removed(conversation, by)
+
+    async def _run_over(self, actor: Actor) -> None:
+        """Until the run of a cancelled actor has ended, for the grace time and a little at most."""
+        changed = asyncio.Event()
+        actor.feed.join(changed.set)
+        try:
+            async with asyncio.timeout(self._around.grace_seconds + END_SECONDS):
+                while actor.unfinished and actor.feed.closed is None:
+                    changed.clear()
+                    await changed.wait()
+        except TimeoutError:
+            logger.warning("the run of %s did not end in time for its deletion", actor.conversation)
+        finally:
+            actor.feed.leave(changed.set)
+
+    async def restore(self, conversation: str) -> bool:
+        """Undoes a deletion of the last ten minutes."""
+        if not await self._around.log.restore(conversation, self._around.clock() - RESTORE_MS):
+            return False
+        self._around.on_item(*await self._around.log.item(conversation))
+        return True
+
+    # --- actors
+
+    async def _open(self, conversation: str) -> Actor:
+        """The actor of a conversation, activated if need be; whoever comes meanwhile waits for the same activation.
+
+        One that ends at once gives no answer and a closed feed; to activate it again here would never end.
+        """
+        if (actor := self._actors.get(conversation)) is not None:
+            return actor
+        if (opening := self._opening.get(conversation)) is None:
+            opening = self._opening[conversation] = asyncio.create_task(self._activate(conversation))
+            opening.add_done_callback(lambda _: self._opening.pop(conversation, None))
+            opening.add_done_callback(lambda task: task.cancelled() or task.exception())  # also if nobody waits
+        return await answer_of(opening)
+
+    async def _activate(self, conversation: str) -> Actor:
+        if (leaving := self._tasks.get(conversation)) is not None:
+            await asyncio.wait({leaving})
+        log, state = await load(self._around.log, conversation)
+        actor = Actor(conversation, log, state.epoch, state, self._around)
+        self._begin(actor)
+        return actor
+
+    def _begin(self, actor: Actor) -> None:
+        conversation = actor.conversation
+        self._actors[conversation] = actor
+        task = self._tasks[conversation] = asyncio.create_task(actor.run())
+        task.add_done_callback(lambda task: self._ended(actor, task))
+
+    def _ended(self, actor: Actor, task: asyncio.Task[None]) -> None:
+        conversation = actor.conversation
+        if self._actors.get(conversation) is actor:
+            del self._actors[conversation]
+        if self._tasks.get(conversation) is task:
+            del self._tasks[conversation]
+        if actor.feed.closed is None:
+            actor.feed.close(close_codes.SERVICE_RESTART)
+        if task.cancelled() or (error := task.exception()) is None:
+            self._faults.pop(conversation, None)
+            return
+        blame = "lost its log" if isinstance(error, Conflict) else "failed"
+        logger.error("the actor of %s %s", conversation, blame, exc_info=error)
+        faults = self._faults[conversation] = self._faults.get(conversation, 0) + 1
+        if faults <= CRASHES_MAX and not self.draining:
+            asyncio.get_running_loop().call_later(faults, self._reopen, conversation)
+
+    def _reopen(self, conversation: str) -> None:
+        if not self.draining:
+            self._reviving.add(task := asyncio.create_task(self._pick_up(conversation)))
+            task.add_done_callback(self._reviving.discard)
+
+    async def _let_go(self, conversation: str) -> None:
+        """Ends an actor and waits until it has ended."""
+        actor, task = self._actors.pop(conversation, None), self._tasks.get(conversation)
+        if actor is not None and task is not None:
+            actor.leave()
+            await asyncio.wait({task})
+
+    async def _sweep(self) -> None:
+        """Passivates what is idle, activates what is due, purges what was deleted long enough ago."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            for conversation, actor in list(self._actors.items()):
+                sweeps = self._idle.get(conversation, 0) + 1 if actor.idle else 0
+                self._idle[conversation] = sweeps
+                if sweeps >= IDLE_SWEEPS:
+                    await self._let_go(conversation)
+            self._idle = {conversation: n for conversation, n in self._idle.items() if conversation in self._actors}
+            try:
+                now = self._around.clock()
+                for conversation in await self._around.log.unfinished(now):
+                    if conversation not in self._actors and self._faults.get(conversation, 0) <= CRASHES_MAX:
+                        await self._pick_up(conversation)
+                for conversation in await self._around.log.purge(now - RESTORE_MS):
+                    await until_stored(partial(self._around.archive.remove, conversation))
+            except (Unavailable, Corrupt) as error:
+                logger.warning("the store is not available: %s", error)

@@ -1,0 +1,66 @@
+"""Old pages of one log, read once and shared: a thousand readers that come back at once cost one read and one text.
+
+Bounded by bytes, oldest out first. What supersedes pieces empties it, for a page that holds them is no longer what a
+replay should show; a page that was being read meanwhile is handed out, but not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from app.store.event_log import Page
+from app.wire.frames import events_frame, split
+
+PAGES_BYTES_MAX = 4_194_304
+"""Bytes of frames that a live conversation keeps for readers far behind."""
+
+Frame = tuple[int, str]
+"""The `through` of an `events` frame, and its text."""
+
+
+class Pages:
+    """`read` gives the page of the log after a cursor; it may raise what a store raises. Frames have `bytes_max`."""
+
+    def __init__(self, read: Callable[[int], Awaitable[Page]], bytes_max: int) -> None:
+        self._read = read
+        self._bytes_max = bytes_max
+        self._frames: dict[int, Frame] = {}
+        self._reading: dict[int, asyncio.Task[Frame]] = {}
+        self._bytes = 0
+        self._generation = 0
+
+    async def after(self, cursor: int) -> Frame:
+        """The frame that follows a cursor, whoever asked for it first."""
+        if (frame := self._frames.get(cursor)) is not None:
+            return frame
+        if (reading := self._reading.get(cursor)) is None:
+            reading = self._reading[cursor] = asyncio.create_task(self._load(cursor, self._generation))
+            reading.add_done_callback(partial(self._read_over, cursor))
+        await asyncio.wait({reading})
+        return reading.result()
+
+    def clear(self) -> None:
+        """Something that may be in here has been superseded."""
+        self._frames.clear()
+        self._reading.clear()
+        self._bytes = 0
+        self._generation += 1
+
+    def _read_over(self, cursor: int, reading: asyncio.Task[Frame]) -> None:
+        if self._reading.get(cursor) is reading:
+            del self._reading[cursor]
+
+    async def _load(self, cursor: int, generation: int) -> Frame:
+        page = await self._read(cursor)
+        count = split(page.texts, self._bytes_max)  # a store counts characters, a frame bytes
+        through = page.through if count == len(page.texts) else page.seqs[count - 1]
+        frame = through, events_frame(cursor, through, page.texts[:count])
+        if generation == self._generation and through < page.head:  # the last page is still growing
+            self._frames[cursor] = frame
+            self._bytes += len(frame[1])
+            while self._bytes > PAGES_BYTES_MAX:
+                _, oldest = self._frames.pop(next(iter(self._frames)))
+                self._bytes -= len(oldest)
+        return frame

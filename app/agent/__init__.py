@@ -1,0 +1,7 @@
+"""What the author of an agent needs, and nothing else: `from app.agent import Agent, ToolContext, tool`."""
+
+from app.agent.agents import Agent
+from app.agent.context import Cancelled, ToolContext
+from app.agent.tools import Tool, tool
+
+__all__ = ["Agent", "Cancelled", "Tool", "ToolContext", "tool"]

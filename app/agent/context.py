@@ -1,0 +1,85 @@
+"""What the author of a tool meets: the context of one call, and the exceptions at its edge.
+
+Here are only values without behaviour of their own: no asyncio, no schema, no policy. How often progress reaches a
+reader, what a confirmed stop is recorded as and when a call is given up is the runner's business.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+
+from app.core.errors import HoldfastError
+
+PROGRESS_CHARS_MAX = 500
+
+
+class ConfigError(HoldfastError):
+    """A tool, an agent or the setting that names them is declared wrongly; the message is one sentence."""
+
+
+class Cancelled(HoldfastError):
+    """Raised by a tool that saw `ctx.cancelled` and stopped without doing its work: the confirmation of a stop."""
+
+
+class BadArguments(HoldfastError):
+    """The arguments of a call do not fit its declaration; the message is a sentence that the model can act on."""
+
+
+class ToolError(HoldfastError):
+    """A call has no result. `kind`: `error`, `bad_arguments`, at the end of the process `in_doubt`.
+
+    `message` has at most a few lines, without traceback, and is made for model and people.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+class ToolContext:
+    """One call as its tool sees it.
+
+    `call_id` is the same when a `rerun="safe"` tool is run again: use it as the idempotency key. `conversation_id` and
+    `run_id` say where the call belongs. All of it may be used from any thread.
+    """
+
+    __slots__ = ("_cancelled", "_on_progress", "call_id", "conversation_id", "run_id")
+
+    def __init__(
+        self,
+        *,
+        call_id: str,
+        conversation_id: str,
+        run_id: str,
+        on_progress: Callable[[str | None, float | None], None],
+        cancelled: threading.Event,
+    ) -> None:
+        self.call_id = call_id
+        self.conversation_id = conversation_id
+        self.run_id = run_id
+        self._on_progress = on_progress
+        self._cancelled = cancelled
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody wants this call to stop. Raise `Cancelled` to confirm that it did."""
+        return self._cancelled.is_set()
+
+    def progress(self, text: str | None = None, fraction: float | None = None) -> None:
+        """Shows how far the call is: `text` up to 500 characters, `fraction` from 0 to 1 (others are clamped).
+
+        Costs next to nothing and never waits; reports in quick succession are merged, the latest wins.
+        """
+        if text is not None:
+            text = str(text)[:PROGRESS_CHARS_MAX]
+        if fraction is not None:
+            fraction = float(fraction)
+            fraction = None if math.isnan(fraction) else min(1.0, max(0.0, fraction))
+        self._on_progress(text, fraction)
+
+    def _cancel(self) -> None:
+        """For `Tool.run` only: asks the call to stop."""
+        self._cancelled.set()

@@ -1,0 +1,47 @@
+"""The bounds of PROTOCOL.md §4 that are the contract's own; those that are settings come in `Rules`."""
+
+TEXT_BYTES_MAX = 65_536
+"""UTF-8 bytes of a prompt's or hint's text."""
+
+TITLE_CHARS_MAX = 200
+
+REASON_CHARS_MAX = 4_000
+"""Characters of a denial's reason or of a settled result."""
+
+ATTEMPT_CHARS_MAX = 262_144
+"""Characters of one attempt's text; the attempt ends there with finish "limit"."""
+
+ATTEMPT_BYTES_MAX = 800_000
+"""Encoded bytes of all that one attempt may bring (text, reasoning, calls): its end fits one event."""
+
+RESULT_CHARS_MAX = 65_536
+"""Characters of a tool's result or arguments in an event; the whole is kept and readable by reference."""
+
+EVENT_BYTES_MAX = 900_000
+FRAME_BYTES_MAX = 1_000_000
+"""Encoded bytes of an event, and of a frame to the client."""
+
+CLIENT_FRAME_BYTES_MAX = 262_144
+JSON_DEPTH_MAX = 32
+
+CALLS_MAX = 128
+"""Tool calls that one reply may ask for."""
+
+RETRY_AFTER_MS_MAX = 60_000
+"""A provider's Retry-After is obeyed up to here."""
+
+RETRY_FIRST_MS = 500
+RETRY_DELAY_MS_MAX = 30_000
+"""Back-off without Retry-After: full jitter below 0.5 s * 2^n, at most 30 s."""
+
+RETRY_FLOOR_MS = 100
+"""No retry comes sooner: a provider that says 0 is not asked in a hot loop."""
+
+DEPTH_MAX = 8
+"""Sub-agents inside each other."""
+
+CHILDREN_MAX = 8
+"""Sub-agents that one level has at work at a time; more calls wait."""
+
+LEVELS_MAX = 64
+"""Levels of a run at a time; a sub-agent beyond it fails at once."""

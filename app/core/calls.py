@@ -1,0 +1,30 @@
+"""The arguments of a call: from the model's text to what a tool gets and what events show."""
+
+from __future__ import annotations
+
+import msgspec
+
+from app.core import events as e
+from app.core.bounds import JSON_DEPTH_MAX
+from app.core.codec import deeper
+from app.core.state import OpenCall
+
+
+def parse_arguments(text: str) -> e.Json:
+    """The object of a call's argument text (no text = none). Raises ValueError with a sentence for the model."""
+    try:
+        value = msgspec.json.decode(text.encode("utf-8", "replace")) if text.strip() else {}
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"The arguments are not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError("The arguments must be one JSON object.")
+    if deeper(value, JSON_DEPTH_MAX):
+        raise ValueError(f"The arguments are nested deeper than {JSON_DEPTH_MAX} levels.")
+    return value
+
+
+def shown_arguments(call: OpenCall) -> e.Json:
+    """What the call runs with as events show it: decided by a person, parsed from what the model wrote, or cut."""
+    if call.arguments is not None:
+        return call.arguments
+    return parse_arguments(call.asked) if call.kept is None else {"cut": call.asked}

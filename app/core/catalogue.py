@@ -1,0 +1,97 @@
+"""What the pure floors know of agents and tools: their declarations, never their code.
+
+The agent room's `Agent` and `Tool` satisfy these protocols by shape. `check` and `approval` are promised to be pure
+functions of the arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from app.core.events import Json
+from app.core.state import Level
+
+Rerun = Literal["never", "safe", "ask"]
+
+
+class ToolSpec(Protocol):
+    """One tool as it is declared. `timeout` and `expires_in` in seconds, None = the setting / for ever.
+
+    `agent`: the sub-agent that this tool is; its call opens a level, its one parameter is `prompt`. None = a function.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def rerun(self) -> Rerun: ...
+    @property
+    def interruptible(self) -> bool: ...
+    @property
+    def timeout(self) -> float | None: ...
+    @property
+    def expires_in(self) -> float | None: ...
+    @property
+    def agent(self) -> AgentSpec | None: ...
+    @property
+    def schema(self) -> Json:
+        """The function tool as Chat Completions wants it: type, and function {name, description, parameters}."""
+
+    def check(self, arguments: Json) -> str | None:
+        """None when the arguments fit the declaration, otherwise a sentence that the model can act on."""
+
+    def needs_approval(self, arguments: Json) -> bool:
+        """Whether a person has to approve this call; a predicate that raises means yes."""
+
+
+class AgentSpec(Protocol):
+    """One agent as it is declared. `model` None = the setting."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def instructions(self) -> str: ...
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def end_on_denial(self) -> bool: ...
+    @property
+    def tools(self) -> Mapping[str, ToolSpec]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decisions depend on besides the state: the agents and the limits. Times in ms.
+
+    `turns`: suspend after so many steps, again after each resume. `slice_ms`: park and go on after so long.
+    `admit`: a place among the runs at work is free. `draining`: this process goes; nothing new is begun.
+    """
+
+    agents: Mapping[str, AgentSpec]
+    model: str
+    steps_max: int = 50
+    tokens_max: int | None = None
+    seconds_max: int | None = None
+    turns: int | None = None
+    slice_ms: int | None = None
+    queue_max: int = 10
+    grace_ms: int = 1_000
+    retry_ms: int = 300_000
+    crashes_max: int = 3
+    bad_calls_max: int = 3
+    admit: bool = True
+    draining: bool = False
+
+    def agent(self, level: Level) -> AgentSpec | None:
+        """The agent of a level, found from the run's agent through the tools that opened it: names may repeat."""
+        found = self.agents.get(level.root)
+        for name in level.via:
+            tool = found.tools.get(name) if found else None
+            found = tool.agent if tool else None
+        return found
+
+    def tool(self, level: Level, name: str) -> ToolSpec | None:
+        """A tool of a level's agent."""
+        found = self.agent(level)
+        return found.tools.get(name) if found else None

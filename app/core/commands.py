@@ -1,0 +1,251 @@
+"""Every intention there is: what people and programs may ask (PROTOCOL.md §1.2) and what the runner reports.
+
+A command may be refused; an event may not. Client commands carry only what a client may say: who asks, when, and the
+fresh randomness that a decision may need come beside it as the actor's `Stamp`, so that core needs no clock and no
+chance. An effect's command names the effect by its key, so that a late answer of an effect no longer wanted is dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from app.core.events import Call, Failure, Json, Path, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the actor adds to a command: `at` in ms, `by` whom, `fresh` 128 random bits as text, `chance` in [0, 1)."""
+
+    at: int
+    by: str
+    fresh: str
+    chance: float
+
+
+# --- what is in flight: the keys of effects
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """One attempt of one step's model call."""
+
+    epoch: int
+    run: str
+    path: Path
+    step: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One try of one tool call; `tries` counts the times that a person sent it again."""
+
+    epoch: int
+    run: str
+    path: Path
+    call: str
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A run waits for its place among the runs at work in this process."""
+
+    epoch: int
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFlush:
+    """The archive is behind; `due` is the seq that made it so."""
+
+    epoch: int
+    due: int
+
+
+Effect = ModelCall | ToolCall | Admission | ArchiveFlush
+
+
+# --- what a client may say
+
+
+class ClientCommand(msgspec.Struct, kw_only=True, frozen=True, tag_field="type"):
+    """`id`: 1-64 characters of A-Z a-z 0-9 . _ : -, chosen by the client, the idempotency key of the command."""
+
+    id: str
+
+
+class Prompt(ClientCommand, tag="prompt", frozen=True):
+    text: str
+
+
+class Hint(ClientCommand, tag="hint", frozen=True):
+    text: str
+    interrupt: bool = False
+
+
+class Withdraw(ClientCommand, tag="withdraw", frozen=True):
+    target: str
+
+
+class Approve(ClientCommand, tag="approve", frozen=True):
+    run: str
+    call: list[str]
+    digest: str
+    arguments: Json | None = None
+    always: bool = False
+
+
+class Deny(ClientCommand, tag="deny", frozen=True):
+    run: str
+    call: list[str]
+    digest: str
+    reason: str | None = None
+
+
+class Revoke(ClientCommand, tag="revoke", frozen=True):
+    tool: str
+
+
+class Settle(ClientCommand, tag="settle", frozen=True):
+    run: str
+    call: list[str]
+    outcome: Literal["done", "rerun", "skip"]
+    result: str | None = None
+
+
+class Cancel(ClientCommand, tag="cancel", frozen=True):
+    run: str | None = None
+
+
+class Suspend(ClientCommand, tag="suspend", frozen=True):
+    run: str | None = None
+
+
+class Resume(ClientCommand, tag="resume", frozen=True):
+    run: str | None = None
+    tokens: int | None = None
+    steps: int | None = None
+
+
+class Rename(ClientCommand, tag="rename", frozen=True):
+    title: str
+
+
+FromClient = Prompt | Hint | Withdraw | Approve | Deny | Revoke | Settle | Cancel | Suspend | Resume | Rename
+
+
+# --- what the house says to itself
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """The first command of a log. `prompt` is the first prompt's text, `id` its command id."""
+
+    agent: str
+    title: str
+    owner: str
+    prompt: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """A new owner takes over under a new epoch and closes what the older one left open."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """The suspended run is taken elsewhere; `seq` is where the log stood when its continuation was made."""
+
+    run: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """The owner goes on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """A time has come that the plan named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    effect: Admission
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    effect: ModelCall
+    text: str = ""
+    reasoning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """A whole reply. `usage` None: the provider was silent; `asked` is then the size of the request in characters."""
+
+    effect: ModelCall
+    text: str
+    reasoning: str
+    calls: list[Call]
+    finish: str
+    usage: Usage | None
+    asked: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """No whole reply. `retry_after` in seconds, where the provider said so."""
+
+    effect: ModelCall
+    kind: str
+    message: str
+    retryable: bool
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarting:
+    """The call has its slot; it starts once this is committed, unless it is no longer wanted."""
+
+    effect: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    effect: ToolCall
+    text: str | None
+    fraction: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolEnded:
+    """The truth about a call: its result or its failure, also when it comes too late. `ms`: how long it took."""
+
+    effect: ToolCall
+    ms: int
+    result: str | None = None
+    truncated: bool = False
+    error: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    effect: ArchiveFlush
+    through: int
+
+
+Internal = (
+    Create | Activate | Take | Drain | Wake | Admitted | Streamed | Replied | AttemptFailed | ToolStarting | Progressed
+    | ToolEnded | Flushed
+)  # fmt: skip
+Command = FromClient | Internal

@@ -1,0 +1,205 @@
+"""The state: what a log says, as values. Folding a log gives it (apply.py); nothing here changes by itself.
+
+What may happen is decided in decide.py, what should be running in plan.py, what the model sees in transcript.py. It
+is changed in place and has one owner: a copy per streamed piece would cost more than the piece.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.core import events as e
+from app.core.events import Failure, Json, Path, Usage
+
+Status = Literal["idle", "running", "waiting", "suspended"]
+CallId = tuple[str, Path, str]  # run, path, call
+
+
+@dataclass(slots=True)
+class Words:
+    """A person's words: on their way (in `State.queue`), then delivered (in a history)."""
+
+    kind: Literal["prompt", "hint"]
+    message: str
+    text: str
+    author: str
+    seq: int
+    run: str | None = None
+
+
+@dataclass(slots=True)
+class OpenCall:
+    """One tool call of the batch that a level works on. `asked` is what the model wrote, `arguments` what will run.
+
+    `kept`: the name of what the model wrote, where that was cut.
+    """
+
+    call: str
+    tool: str
+    asked: str
+    kept: str | None = None
+    arguments: Json | None = None
+    approval: e.ApprovalRequested | None = None
+    doubt: e.DoubtRaised | None = None
+    started: int | None = None  # seq of tool.started
+    tries: int = 1
+    agent: str | None = None  # the sub-agent whose level this call has opened
+    ended: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is a person's turn."""
+        return not self.ended and (self.approval is not None or self.doubt is not None)
+
+    @property
+    def runs(self) -> bool:
+        """Whether a tool is at work; a sub-agent's call is open, but what works is inside it."""
+        return not self.ended and self.started is not None and self.doubt is None and self.agent is None
+
+
+HistoryItem = Words | e.ModelReplied | e.ModelInterrupted | e.ApprovalDecided | e.ToolReturned | e.ToolFailed
+
+
+@dataclass(slots=True)
+class Level:
+    """The run of one agent inside a run. `step` and `attempt` count from 1; `asking`: the attempt is open.
+
+    `root` is the run's agent, `via` the names of the tools through which this level was opened.
+    """
+
+    root: str
+    history: list[HistoryItem]
+    via: tuple[str, ...] = ()
+    opened_at: int = 0
+    step: int = 0
+    attempt: int = 0
+    asking: bool = False
+    text: list[str] = field(default_factory=list)
+    text_length: int = 0
+    reasoning: list[str] = field(default_factory=list)
+    reasoning_length: int = 0
+    reply: e.ModelReplied | None = None
+    batch: dict[str, OpenCall] = field(default_factory=dict)
+    ids: set[str] = field(default_factory=set)  # every call id of this run at this level
+    retry_at: int | None = None
+    trouble_since: int | None = None
+    bad_steps: int = 0
+    bad_step: int = 0
+
+    @property
+    def open_calls(self) -> list[OpenCall]:
+        return [call for call in self.batch.values() if not call.ended]
+
+
+@dataclass(slots=True)
+class Stop:
+    """A stop that was accepted while tools ran. Words accepted after `seq` belong to the next run."""
+
+    by: str
+    at: int
+    seq: int
+
+
+@dataclass(slots=True)
+class Run:
+    """The run that is going on. `held_since` (ms): when it started or was last resumed, after `held_steps`."""
+
+    run: str
+    agent: str
+    message: str
+    started_at: int
+    levels: dict[Path, Level]
+    held_since: int
+    slice_since: int
+    held_steps: int = 0
+    steps: int = 0  # of all levels
+    status: Status = "running"
+    usage: Usage = field(default_factory=lambda: Usage(input=0, output=0))
+    reason: str | None = None
+    until: int | None = None
+    stop: Stop | None = None
+    interrupt_seq: int | None = None
+    interrupt_at: int = 0
+    suspend: str | None = None  # who asked
+    tokens_max: int | None = None
+    steps_max: int | None = None
+    crashes: int = 0
+    last_message: str = ""
+    last_text: str = ""
+
+    @property
+    def top(self) -> Level:
+        return self.levels[()]
+
+    @property
+    def inmost(self) -> list[tuple[Path, Level]]:
+        """Every level, sub-agents before those who called them."""
+        return sorted(self.levels.items(), key=lambda item: -len(item[0]))
+
+    @property
+    def calls(self) -> list[tuple[Path, OpenCall]]:
+        """Every call that has no result yet, at every level, sub-agents' before those of who called them."""
+        return [(path, call) for path, level in self.inmost for call in level.open_calls]
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """What is known of a run, going on or ended: the row of the archive and the answer of `GET /api/runs/{run}`."""
+
+    run: str
+    agent: str
+    status: str
+    started_at: int
+    changed: int  # seq of the last change
+    step: int = 0
+    usage: Usage = field(default_factory=lambda: Usage(input=0, output=0))
+    finished_at: int | None = None
+    error: Failure | None = None
+    result: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """How an approval or a doubt ended, remembered for whoever decides it again."""
+
+    decision: str
+    by: str
+    at: int
+    arguments: Json | None = None
+
+
+@dataclass(slots=True)
+class State:
+    """A conversation as its log says it is. `seq`: of the last event applied; times in ms."""
+
+    agent: str = ""
+    title: str = ""
+    owner: str = ""
+    created_at: int = 0
+    updated_at: int = 0
+    seq: int = 0
+    epoch: int = 0
+    drained: bool = False
+    run: Run | None = None
+    history: list[HistoryItem] = field(default_factory=list)
+    queue: list[Words] = field(default_factory=list)
+    carried: list[Words] = field(default_factory=list)
+    receipts: dict[str, int] = field(default_factory=dict)
+    delivered: set[str] = field(default_factory=set)
+    decisions: dict[CallId, Decided] = field(default_factory=dict)
+    given_up: set[CallId] = field(default_factory=set)
+    always: set[tuple[str, ...]] = field(default_factory=set)  # a tool, by the names that lead to it
+    notes: list[e.NoteSaved] = field(default_factory=list)
+    runs: dict[str, RunRecord] = field(default_factory=dict)
+    flushed: int = 0
+    flush_due: int = 0
+
+    @property
+    def status(self) -> Status:
+        return self.run.status if self.run else "idle"
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it goes on by itself: a run is running, or words wait for the next one (a drain left them)."""
+        return self.status == "running" or (self.run is None and bool(self.queue or self.carried))

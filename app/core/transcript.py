@@ -1,0 +1,83 @@
+"""What the model sees: the history of a level as Chat Completions messages, always valid for a strict provider.
+
+Every assistant message with calls is followed at once by exactly one tool message per call, in the order of the calls;
+the order in which results came does not matter. No message is empty, every argument text is a JSON object. Pure: the
+same state gives the same messages.
+"""
+
+from __future__ import annotations
+
+from app.core import events as e
+from app.core.calls import parse_arguments
+from app.core.catalogue import Rules
+from app.core.codec import to_json
+from app.core.events import Json, Path
+from app.core.state import HistoryItem, State, Words
+
+CUT_CHARS = 2_000
+"""So much of arguments that were too long for their event goes back to the model."""
+
+
+def messages(state: State, path: Path, rules: Rules) -> list[Json]:
+    """The messages of the next model call of a level."""
+    assert state.run is not None
+    level = state.run.levels[path]
+    agent = rules.agent(level)
+    told: list[Json] = []
+    if agent is not None and agent.instructions:
+        told.append({"role": "system", "content": agent.instructions})
+    results: dict[str, Json] = {}
+    for item in level.history:
+        if isinstance(item, e.ApprovalDecided):
+            results[item.call]["content"] = f"(A person changed the arguments to {to_json(item.arguments)}.)\n"
+        elif isinstance(item, e.ToolReturned | e.ToolFailed):
+            results[item.call]["content"] += result_text(item)
+        else:
+            told.extend(_message(item, results))
+    return told
+
+
+def tools(state: State, path: Path, rules: Rules) -> list[Json]:
+    """The tools that a level's model may call."""
+    assert state.run is not None
+    agent = rules.agent(state.run.levels[path])
+    return [tool.schema for tool in agent.tools.values()] if agent is not None else []
+
+
+def _message(item: HistoryItem, results: dict[str, Json]) -> list[Json]:
+    match item:
+        case Words():
+            return [{"role": "user", "content": item.text}]
+        case e.ModelInterrupted():
+            return [{"role": "assistant", "content": item.text}]
+        case e.ModelReplied(calls=[]):
+            return [{"role": "assistant", "content": item.text}] if item.text else []
+        case e.ModelReplied():
+            results.clear()
+            answers = [{"role": "tool", "tool_call_id": call.call, "content": ""} for call in item.calls]
+            results.update((call.call, answer) for call, answer in zip(item.calls, answers, strict=True))
+            asked: Json = {"role": "assistant", "tool_calls": [_tool_call(call) for call in item.calls]}
+            if item.text:
+                asked["content"] = item.text
+            return [asked, *answers]
+    return []
+
+
+def _tool_call(call: e.Call) -> Json:
+    """The call as the model wrote it; text that is no JSON object goes back as an empty one (its error says why)."""
+    if call.truncated:
+        short = to_json({"cut": call.arguments[:CUT_CHARS]})
+        return {"id": call.call, "type": "function", "function": {"name": call.tool, "arguments": short}}
+    try:
+        parse_arguments(call.arguments)
+        arguments = call.arguments if call.arguments.strip() else "{}"
+    except ValueError:
+        arguments = "{}"
+    return {"id": call.call, "type": "function", "function": {"name": call.tool, "arguments": arguments}}
+
+
+def result_text(event: e.ToolReturned | e.ToolFailed) -> str:
+    """A call's result as the model reads it, also when it has none."""
+    if isinstance(event, e.ToolReturned):
+        return event.result
+    return f"Error ({event.error.kind}): {event.error.message}"

@@ -1,0 +1,200 @@
+"""The contract of the event log: what outlives the process, and the errors that say what a failed append means.
+
+A log is a chain of rows per conversation. `after` is the seq that a row follows, `through` its last seq; the row
+that follows `after` is written once, by the owner whose `epoch` is the newest (fencing). A row holds lasting events
+or pieces of one owner, never both: the pieces of an owner are deleted in the very commit that supersedes them. The
+text of a row is the JSON of its events joined by `SEPARATOR`, which JSON never contains: merging, cutting at a cursor
+and pruning are string work.
+
+An append is atomic, and durable when the call returns. Variants: `log_memory`, `log_sqlite`; one shared suite runs
+against both. No driver exception and no transaction leaks out of a variant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from app.core.errors import Conflict, HoldfastError
+
+SEPARATOR = "\n"
+
+
+class Fenced(Conflict):
+    """A newer epoch owns this conversation: stop, write nothing more."""
+
+
+class LogTorn(Conflict):
+    """The log does not end where this append follows: drop the memory, claim and fold again."""
+
+
+class Unavailable(HoldfastError):
+    """The store can't answer (full, busy, time-out). For an append the outcome is unknown: retry the same bytes."""
+
+
+class AlreadyCreated(HoldfastError):
+    """This creation id was used before by this owner; `conversation` and `run` are the first answer."""
+
+    def __init__(self, conversation: str, run: str | None) -> None:
+        super().__init__(conversation)
+        self.conversation = conversation
+        self.run = run
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of an append. `owner` names the attempt or call that its pieces belong to; None = lasting events.
+
+    `seqs` are the seqs of the events in `texts`, ascending; `through` >= seqs[-1] (pieces superseded within the same
+    append are never stored, their numbers are skipped).
+    """
+
+    through: int
+    seqs: tuple[int, ...]
+    texts: tuple[str, ...]
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What the list of conversations shows, and what recovery asks for; kept beside the log, replaced as a whole.
+
+    `busy`: the owner had work in flight or wanted some: activate it at start. `wake_at` (ms): activate it then.
+    `run` is the id of the newest run, `status` one of idle, running, waiting, suspended.
+    """
+
+    conversation: str
+    agent: str
+    title: str
+    owner: str
+    status: str
+    created_at: int
+    updated_at: int
+    run: str | None = None
+    run_status: str | None = None
+    started_at: int | None = None
+    step: int = 0
+    waiting_for: str | None = None
+    busy: bool = False
+    wake_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """All that one pass of the wheel has decided for one conversation, committed together or not at all.
+
+    after       seq that the first row follows (0 for a new log)
+    epoch       the writer's; larger than the stored one = a claim, which shuts out the older owner
+    superseded  owners whose stored pieces this append deletes
+    item        the new list item, None = unchanged
+    runs        ids of runs that started here (found again by `find_run`)
+    creation    the creation's idempotency key, for the first append of a log only
+    """
+
+    conversation: str
+    after: int
+    epoch: int
+    rows: tuple[Row, ...]
+    superseded: tuple[str, ...] = ()
+    item: Item | None = None
+    runs: tuple[str, ...] = ()
+    creation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a log stands: its incarnation, its newest epoch, its last committed seq."""
+
+    log: str
+    epoch: int
+    head: int
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Surviving events with `after` < seq <= `through`, ascending. `head` = last committed seq when it was read."""
+
+    after: int
+    through: int
+    head: int
+    seqs: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+
+class EventLog(Protocol):
+    """Every method may raise `Unavailable`; those that name a conversation raise `KeyError` where there is none.
+
+    An append that no log may hold (rows out of order, the separator in a text) is a broken caller: `ValueError`.
+    """
+
+    async def create(self, append: Append, log: str, owner: str) -> None:
+        """Starts a log with its first append (from 0, with rows and an item).
+
+        Raises AlreadyCreated when (owner, append.creation) exists, LogTorn when the conversation does. The same
+        again, log id included, succeeds without effect.
+        """
+
+    async def append(self, append: Append) -> None:
+        """Commits one append; durable on return. The same append again, byte for byte, succeeds without effect, as
+        long as all its rows are still stored.
+
+        Raises Fenced, LogTorn (nothing stored), Unavailable (outcome unknown). A refused append never harms
+        others that happen to be committed with it.
+        """
+
+    async def head(self, conversation: str) -> Head:
+        """Where the log stands, deleted ones included. Raises Corrupt when its rows contradict each other."""
+
+    async def read(self, conversation: str, after: int, bytes_max: int) -> Page:
+        """Next page of surviving events after a cursor, about `bytes_max` of text, at least one event if there is any.
+
+        At the end of the log `through` == `head`. Raises Corrupt when the chain of lasting rows is broken.
+        """
+
+    async def items(
+        self,
+        owner: str,
+        *,
+        limit: int,
+        status: str | None = None,
+        before: tuple[int, str] | None = None,
+        title: str | None = None,
+        among: Sequence[str] = (),
+    ) -> list[tuple[Item, int]]:
+        """Items and heads of an owner's conversations, not deleted, newest first: by (created_at, id), descending.
+
+        `before` = strictly less than that (created_at, id). `status`: one of Item.status. `title`: only those whose
+        title contains it (case-insensitive, taken literally) or whose id is in `among` (read only with `title`).
+        """
+
+    async def item(self, conversation: str) -> tuple[Item, int]:
+        """One item and its head, deleted ones included."""
+
+    async def find_run(self, run: str) -> str | None:
+        """The conversation in which a run started, or None."""
+
+    async def unfinished(self, now: int) -> list[str]:
+        """Conversations, not deleted, that are `busy` or whose `wake_at` is not None and <= `now`; oldest first."""
+
+    async def next_wake(self) -> int | None:
+        """The earliest `wake_at` of all conversations that are not deleted."""
+
+    async def delete(self, conversation: str, at: int) -> None:
+        """Hides a conversation (its log stays until `purge`); again: the first `at` stands."""
+
+    async def restore(self, conversation: str, since: int) -> bool:
+        """Undoes a deletion made at or after `since` (ms); False if there is none."""
+
+    async def purge(self, until: int) -> list[str]:
+        """Removes for ever what was deleted before `until` (ms): log, item, kept texts; returns the ids."""
+
+    async def keep(self, conversation: str, ref: str, text: str) -> None:
+        """Keeps a text that is too large for an event, durable on return; the same ref again replaces it."""
+
+    async def kept(self, conversation: str, ref: str) -> str | None:
+        """A kept text, or None."""
+
+    async def writable(self) -> bool:
+        """Whether an append would be taken right now (the store answers and is not full, read-only or quarantined)."""

@@ -1,0 +1,46 @@
+"""Continuations over HTTP (PROTOCOL.md §2): look at one, take one, put one back."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.web import api
+from app.web.access import authorize, principal_of
+from app.web.answers import answer, read_object
+from app.web.context import House
+
+BODY_BYTES_MAX = 33_554_432
+"""An object carries its whole log: 32 MiB."""
+
+DEPTH_MAX = 96
+"""Nesting of JSON: sub-agents stand inside each other."""
+
+
+async def show(request: Request) -> Response:
+    """`GET /api/conversations/{c}/continuation`: a copy, to inspect and to decide here."""
+    house, conversation, *_ = await api.find_item(request, "read")
+    return answer(await house.moving.export(conversation))
+
+
+async def take(request: Request) -> Response:
+    """`POST /api/conversations/{c}/continuation/take`: the run ends here and goes on where this is put back."""
+    house, conversation, *_ = await api.find_item(request, "command")
+    return answer(await house.moving.take(conversation, principal_of(request.scope).id))
+
+
+async def put_back(request: Request) -> Response:
+    """`POST /api/continuations`: a continuation, or the body of `POST /api/conversations`."""
+    house: House = request.app.state.house
+    principal = principal_of(request.scope)
+    authorize(principal, "create", None)
+    body = await read_object(request, BODY_BYTES_MAX, DEPTH_MAX)
+    if "continuation" not in body and "holdfast" not in body:
+        return await api.create_from(request, body)
+    force = request.query_params.get("force") == "1"
+    put = await house.moving.put_back(body, principal.id, force=force)
+    shown = {"conversation": put.conversation, "run": put.run}
+    if not put.duplicate:
+        return answer(shown, 201)
+    outcome = await api.run_json(house, put.conversation, put.run or "")
+    return answer({**(outcome or {}), **shown, "duplicate": True})

@@ -1,0 +1,226 @@
+/* The conversation that is open: its state (the fold), its connection, its outbox, and the parts of the page that show it.
+
+   Events change the state at once and the page at the next frame, at most once per frame. Everything a person does here
+   becomes a command in the outbox; what it led to is shown when the event says so, in this tab like in any other. */
+
+import { Connection } from './connection.js';
+import { $ } from './dom.js';
+import { apply, callKey, initial, status } from './fold.js';
+import { Items } from './items.js';
+import { tell, tellConnection, tellWaiting } from './notify.js';
+import { Outbox } from './outbox.js';
+import { toast } from './toast.js';
+import { Transcript } from './transcript.js';
+import { connectionWords } from './words.js';
+
+const FAR_BEHIND = 500; // events: so far from the end nothing is drawn, it would be over before it is seen
+const STEPS_MORE = 25;
+const decides = new Set(['approve', 'deny', 'settle']);
+
+export class Conversation {
+  #head;
+  #composer;
+  #state = initial();
+  #viewer = null;
+  #limits = null;
+  #clock = 0; // the server's time less ours, in ms
+  #phase = 'connecting';
+  #behind = 0;
+  #frame = 0;
+  #mine = new Set(); // words of this page: if they are dropped or taken back, they go back to its composer
+  #outbox;
+  #connection;
+  #transcript;
+  #onchange;
+
+  /** `onchange()`: the title may have changed. */
+  constructor(conversation, { head, composer, onremove, onchange }) {
+    this.conversation = conversation;
+    this.#head = head;
+    this.#composer = composer;
+    this.#onchange = onchange;
+    this.#transcript = new Transcript(this.#context());
+    composer.open(conversation, {
+      submit: (type, text, interrupt) => this.#submit(type, text, interrupt),
+      stop: () => this.#stop(),
+      look: () => this.#look(),
+      goOn: () => this.#goOn(),
+      takeBack: (item) => this.#command({ type: 'withdraw', target: item.message }),
+      revoke: (tool) => this.#command({ type: 'revoke', tool }),
+    });
+    head.open({
+      retryNow: () => this.#connection.retryNow(),
+      rename: (title) => this.#command({ type: 'rename', title }),
+      remove: onremove,
+    });
+    this.#outbox = new Outbox(conversation, () => this.#outboxChanged());
+    this.#connection = new Connection(conversation, this.#reader(), this.#outbox);
+  }
+
+  get title() {
+    if (this.#state.title) return this.#state.title;
+    const first = this.#state.items.find((item) => item.kind === 'prompt')?.text ?? '';
+    return first.length > 60 ? `${first.slice(0, 59)}…` : first;
+  }
+
+  tick() {
+    if (!this.#connected) return; // nobody knows what time it is there
+    this.#transcript.tick();
+    this.#composer.tick(this.#elapsed());
+  }
+
+  stop() {
+    cancelAnimationFrame(this.#frame);
+    this.#connection.stop();
+    this.#transcript.stop();
+    $('gone').hidden = true;
+  }
+
+  // --- what the connection reports
+
+  #reader() {
+    return {
+      reset: () => {
+        this.#state = initial();
+        this.#transcript.reset();
+        this.#schedule();
+      },
+      attached: ({ viewer, limits, now }) => {
+        this.#viewer = viewer;
+        this.#limits = limits;
+        this.#clock = now - Date.now();
+      },
+      events: (events, live) => {
+        for (const event of events) {
+          apply(this.#state, event);
+          if (live) tell(event, this.#state);
+          if (live) this.#giveBack(event);
+        }
+        this.#schedule();
+      },
+      rejected: (frame, entry) => this.#rejected(frame, entry),
+      state: (state) => {
+        tellConnection(state.phase);
+        if (state.phase === 'live') tellWaiting(this.#state);
+        this.#phase = state.phase;
+        this.#behind = state.phase === 'catching' ? state.total - state.done : 0;
+        this.#head.connection(state);
+        this.#showGone(state);
+        this.#outboxChanged();
+      },
+    };
+  }
+
+  #showGone(state) {
+    $('gone').hidden = state.phase !== 'closed';
+    if (state.phase === 'closed') $('gone').firstElementChild.textContent = connectionWords(state);
+  }
+
+  #rejected({ message }, entry) {
+    if (entry?.frame.text) this.#composer.giveBack(entry.frame.text);
+    toast(message);
+  }
+
+  #giveBack({ type, message }) {
+    const back = type === 'hint.dropped' || type === 'prompt.dropped' || type === 'hint.withdrawn' || type === 'prompt.withdrawn';
+    if (back && this.#mine.delete(message)) this.#composer.giveBack(this.#state.words.get(message).text);
+  }
+
+  // --- what a person does
+
+  #command(frame) {
+    return this.#connection.command(frame);
+  }
+
+  #submit(type, text, interrupt) {
+    this.#mine.add(this.#command(interrupt ? { type, text, interrupt } : { type, text }));
+    this.#transcript.toEnd();
+  }
+
+  #stop() {
+    const run = this.#state.run?.run;
+    if (run && !this.#stopping(run)) this.#command({ type: 'cancel', run });
+  }
+
+  /** A run that is out of steps gets some more; anything else just goes on. */
+  #goOn() {
+    const { run, reason, step } = this.#state.run;
+    this.#command(reason === 'budget' ? { type: 'resume', run, steps: step + STEPS_MORE } : { type: 'resume', run });
+  }
+
+  #look() {
+    const [key] = this.#state.open.keys();
+    if (key) this.#transcript.goTo(`call:${key}`);
+  }
+
+  // --- what the page shows
+
+  #context() {
+    const context = {
+      viewer: () => this.#viewer?.id,
+      now: () => Date.now() + this.#clock,
+      connected: () => this.#connected,
+      command: (frame) => this.#command(frame),
+      reuse: (text) => {
+        this.#composer.giveBack(text);
+        this.#composer.focus();
+      },
+      retrying: (reply) => this.#state.run?.run === reply.run,
+      pendingDecision: ({ run, path, call }) => this.#outbox.find((frame) =>
+        decides.has(frame.type) && callKey(frame.run, [], frame.call.join('/')) === callKey(run, path, call)),
+      whenNear: () => Promise.resolve(),
+      level: () => new Items(context),
+    };
+    return context;
+  }
+
+  get #connected() {
+    return this.#phase === 'live' || this.#phase === 'catching';
+  }
+
+  #stopping(run) {
+    return this.#state.run?.stopping || Boolean(this.#outbox.find((frame) => frame.type === 'cancel' && frame.run === run));
+  }
+
+  #elapsed() {
+    const { run } = this.#state;
+    return run ? Date.now() + this.#clock - run.started_at : 0;
+  }
+
+  #outboxChanged() {
+    for (const key of this.#state.open.keys()) this.#transcript.stale(`call:${key}`);
+    this.#schedule();
+  }
+
+  #schedule() {
+    this.#frame ||= requestAnimationFrame(() => {
+      this.#frame = 0;
+      this.#draw();
+    });
+  }
+
+  #draw() {
+    const state = this.#state;
+    if (this.#behind < FAR_BEHIND) this.#transcript.draw(state, this.#unsent());
+    this.#head.name(this.title, state.agent);
+    this.#composer.show({
+      status: status(state),
+      run: state.run,
+      queue: state.queue.filter((item) => item.kind === 'prompt' && item.state === 'waiting'),
+      open: state.open.size,
+      always: [...state.always],
+      connected: this.#connected,
+      closed: this.#phase === 'closed',
+      stopping: state.run && this.#stopping(state.run.run),
+      limits: this.#limits,
+      elapsedMs: this.#elapsed(),
+    });
+    this.#onchange();
+  }
+
+  #unsent() {
+    const note = this.#connected ? 'Sending…' : 'Will be sent when the connection is back';
+    return this.#outbox.all().filter(({ frame }) => frame.text && !this.#state.words.has(frame.id))
+      .map(({ frame }) => ({ text: frame.text, note }));
+  }
+}

@@ -1,0 +1,144 @@
+/* Every sentence that the page says by itself, and how it writes numbers and times. Pure; no DOM. */
+
+const number = new Intl.NumberFormat();
+const compact = new Intl.NumberFormat(undefined, { notation: 'compact', maximumFractionDigits: 1 });
+const timeOfDay = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
+const dayAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' });
+const day = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' });
+
+export const fullTime = (at) => dayAndTime.format(at);
+
+function span(seconds) {
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+  return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+}
+
+/** How long something took: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min. */
+export const duration = (ms) => (ms < 9_950 ? `${(Math.max(0, ms) / 1000).toFixed(1)} s` : span(Math.round(ms / 1000)));
+
+/** How long something has been going on, in whole seconds. */
+export const elapsed = (ms) => span(Math.max(0, Math.floor(ms / 1000)));
+
+export function ago(at, now) {
+  const minutes = Math.floor((now - at) / 60_000);
+  if (minutes < 1) return 'now';
+  if (minutes < 60) return `${minutes} min`;
+  if (new Date(at).toDateString() === new Date(now).toDateString()) return timeOfDay.format(at);
+  return day.format(at);
+}
+
+export const count = (n, one, many = `${one}s`) => `${number.format(n)} ${n === 1 ? one : many}`;
+
+export function tokens(usage) {
+  const sum = usage.input + usage.output;
+  return sum ? `${usage.estimated ? 'about ' : ''}${compact.format(sum)} tokens` : '';
+}
+
+export function tokensInFull(usage) {
+  const cached = usage.cached ? `, ${number.format(usage.cached)} of it cached` : '';
+  return `${number.format(usage.input)} in${cached}, ${number.format(usage.output)} out`;
+}
+
+export const who = (id, viewer) => (!id || id === viewer ? 'you' : id);
+
+// --- the conversation
+
+export const statusWords = { idle: '', running: 'Working', waiting: 'Waiting for you', suspended: 'Paused' };
+/** What the run is doing, as far as this page can know. */
+export function runWords({ status, open, connected, stopping }) {
+  if (stopping) return connected ? 'Stopping…' : 'Will be stopped when the connection is back';
+  if (!connected) return `Last seen: ${statusWords[status].toLowerCase()}`;
+  return status === 'waiting' && open > 1 ? `${statusWords.waiting}: ${count(open, 'decision')}` : statusWords[status];
+}
+
+export const goOnWords = (reason) => (reason === 'budget' ? 'Go on, 25 more steps' : 'Go on');
+
+export const listWords = { ...statusWords, waiting: 'Needs you' };
+
+const suspensions = {
+  turns: 'Paused after a number of steps.',
+  budget: 'Paused: the run has reached its budget.',
+  request: 'Paused, as asked.',
+  context: 'Paused: the conversation does not fit into the model any more.',
+  retry: 'Paused: the model’s provider is not answering. It goes on by itself.',
+};
+
+const fewer = ({ before, after }) => `${compact.format(before)} → ${compact.format(after)}`;
+
+/** What a neutral line of the transcript says. */
+export function sentence(event, viewer) {
+  switch (event.type) {
+    case 'actor.activated': return 'The server started again; the run goes on.';
+    case 'run.suspended': return suspensions[event.reason] ?? 'Paused.';
+    case 'run.resumed': return 'Goes on.';
+    case 'suspension.requested': return 'Pauses at the end of this step.';
+    case 'always.revoked': return `${event.tool} needs approval again (${who(event.by, viewer)}).`;
+    case 'context.compacted':
+      return `Older messages were summarised for the model (${fewer(event)} tokens). Nothing is lost here.`;
+    case 'note.saved': return `Note (${event.kind}): ${event.text}`;
+    default: return `Something happened that this page is too old to show: ${event.type}`;
+  }
+}
+
+export const callStates = {
+  asked: 'Next', approval: 'Needs your approval', approved: 'Starting', running: 'Running', doubt: 'Your help is needed',
+  returned: 'Done', error: 'Failed', timeout: 'Timed out', cancelled: 'Cancelled', denied: 'Denied', in_doubt: 'In doubt',
+  skipped: 'Skipped', unknown_tool: 'No such tool', bad_arguments: 'Arguments refused', failed: 'Failed',
+};
+
+export function decisionWords({ decision, by, reason, edited, always }, viewer) {
+  const whose = who(by, viewer);
+  switch (decision) {
+    case 'approved': return `Approved${edited ? ' with changed arguments' : ''} by ${whose}${always ? ', from now on always' : ''}`;
+    case 'denied': return `Denied by ${whose}${reason ? `: ${reason}` : ''}`;
+    case 'expired': return 'Nobody decided in time';
+    case 'cancelled': return 'Closed without a decision';
+    case 'done': return `Settled by ${whose}: it was done`;
+    case 'rerun': return `Settled by ${whose}: run it again`;
+    case 'skip': return `Settled by ${whose}: skip it`;
+    default: return decision;
+  }
+}
+
+export function wordsState(item, now) {
+  if (item.kind === 'prompt') return { dropped: 'Not delivered', withdrawn: 'Taken back' }[item.state] ?? '';
+  switch (item.state) {
+    case 'waiting': return 'Hint, waits for the next step';
+    case 'delivered': return item.step ? `Hint, given at step ${item.step}` : 'Hint, given';
+    case 'carried': return 'Hint, starts the next run';
+    case 'withdrawn': return 'Hint, taken back';
+    default: return item.reason === 'cancelled' ? 'Hint, not given: the run was stopped' : 'Hint, not given';
+  }
+}
+
+export const outcomes = { completed: 'Done', failed: 'Failed', cancelled: 'Stopped', moved: 'Moved to another server' };
+
+export const interruptions = {
+  cancel: 'Stopped here', hint: 'Interrupted here by a hint', crash: 'Cut off: the server went down; asking again',
+  stall: 'The model went silent', upstream: 'The connection to the model broke',
+};
+
+export const finishes = {
+  length: 'The model’s limit for one answer was reached here',
+  limit: 'The limit for one answer was reached here',
+};
+
+// --- the connection
+
+export const closings = {
+  4501: 'You are not signed in.', 4503: 'You have no access to this conversation.',
+  4504: 'There is no such conversation.', 4510: 'This conversation was deleted.',
+};
+
+export function connectionWords(state, now) {
+  const left = state.retry_at === undefined ? 0 : Math.max(0, Math.ceil((state.retry_at - now) / 1000));
+  switch (state.phase) {
+    case 'live': return 'Live';
+    case 'connecting': return 'Connecting…';
+    case 'catching': return `Catching up ${number.format(state.done)} of ${number.format(state.total)}`;
+    case 'restarting': return left ? `Server restarting, back in ${left} s` : 'Server restarting…';
+    case 'offline': return left ? `Offline, retry in ${left} s` : 'Offline, retrying…';
+    default: return closings[state.code] ?? 'Closed';
+  }
+}

@@ -1,0 +1,26 @@
+"""What the tests of this room share: a call's context that remembers its progress."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from app.agent import ToolContext
+
+
+@dataclass
+class Watched:
+    """A context and what was reported through it."""
+
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    reports: list[tuple[str | None, float | None]] = field(default_factory=list)
+
+    @property
+    def context(self) -> ToolContext:
+        return ToolContext(
+            call_id="call_1",
+            conversation_id="conversation_1",
+            run_id="run_1",
+            on_progress=lambda text, fraction: self.reports.append((text, fraction)),
+            cancelled=self.cancelled,
+        )

@@ -1,0 +1,197 @@
+"""Ratios, measured in one run on one machine: `python -m tests.benchmarks.load [--conversations 100]`.
+
+latency   from the model's emission of a piece to the reader that has it, N conversations with one reader each
+durable   CPU seconds per piece with SQLite (synchronous=FULL) against the same in memory
+replay    reading a long conversation from the beginning against the same bytes sent raw over a socket
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+
+import httpx2
+import websockets
+
+RATE = 30.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Latencies in ms, sorted; `cpu` in seconds."""
+
+    latencies: list[float]
+    cpu: float
+
+    def at(self, quantile: float) -> float:
+        return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * quantile))]
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU per emitted piece, in µs."""
+        return self.cpu / len(self.latencies) * 1e6
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def streaming(store: str, conversations: int, seconds: float) -> Measured:
+    """N conversations at 30 pieces a second, one reader each."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as data:
+        arguments = [sys.executable, "-m", "tests.benchmarks.server", store, str(port), data, str(RATE), str(seconds)]
+        server = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        try:
+            base = f"http://127.0.0.1:{port}"
+            await _ready(base)
+            async with httpx2.AsyncClient(base_url=base) as http:
+                made = [(await http.post("/api/conversations", json={})).json() for _ in range(conversations)]
+            latencies: list[float] = []
+            start = asyncio.Barrier(conversations)
+            await asyncio.gather(*(_read(port, one["conversation"], start, latencies) for one in made))
+        finally:
+            server.send_signal(signal.SIGTERM)
+            output, _ = server.communicate(timeout=30)
+    cpu = next(float(line.split()[1]) for line in output.splitlines() if line.startswith("cpu "))
+    return Measured(sorted(latencies), cpu)
+
+
+async def _ready(base: str) -> None:
+    async with httpx2.AsyncClient() as http, asyncio.timeout(30):
+        while True:
+            try:
+                if (await http.get(f"{base}/readyz")).status_code == 200:
+                    return
+            except httpx2.TransportError:
+                await asyncio.sleep(0.05)
+
+
+async def _read(port: int, conversation: str, start: asyncio.Barrier, latencies: list[float]) -> None:
+    async with websockets.connect(f"ws://127.0.0.1:{port}/ws/{conversation}", compression=None) as socket:
+        await start.wait()
+        await socket.send(json.dumps({"type": "prompt", "id": "p", "text": "go"}))
+        length = 0
+        async for text in socket:
+            now = time.monotonic_ns()
+            for event in json.loads(text).get("events", ()):
+                if event["type"] in ("text.streamed", "model.replied"):
+                    fresh = event["text"] if event["type"] == "text.streamed" else event["text"][length:]
+                    length += len(fresh)
+                    latencies.extend((now - int(emitted)) / 1e6 for emitted in fresh.split())
+                if event["type"] == "run.completed":
+                    return
+
+
+async def replay(events: int, repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds to read a conversation of so many events, and to receive the same frames from a bare server."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as data:
+        arguments = [sys.executable, "-m", "tests.benchmarks.server", "sqlite", str(port), data, "30", "0"]
+        server = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+        try:
+            base = f"http://127.0.0.1:{port}"
+            await _ready(base)
+            async with httpx2.AsyncClient(base_url=base) as http:
+                id = (await http.post("/api/conversations", json={})).json()["conversation"]
+            await _fill(port, id, events)
+            ours = [await _timed(f"ws://127.0.0.1:{port}/ws/{id}") for _ in range(repeats)]
+            frames = await _frames(f"ws://127.0.0.1:{port}/ws/{id}")
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(30)
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(frames, file)
+        file.flush()
+        port = free_port()
+        bare = subprocess.Popen([sys.executable, "-m", "tests.benchmarks.raw", str(port), file.name])
+        try:
+            raw = [await _timed(f"ws://127.0.0.1:{port}") for _ in range(repeats)]
+        finally:
+            bare.kill()
+            bare.wait()
+    return ours, raw
+
+
+async def _fill(port: int, conversation: str, events: int) -> None:
+    """A long log, from commands that leave one lasting event each, within the rate of one socket at a time."""
+    async with websockets.connect(f"ws://127.0.0.1:{port}/ws/{conversation}", compression=None) as socket:
+        await socket.recv()
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        written = 1
+        while written < events:
+            async with websockets.connect(f"ws://127.0.0.1:{port}/ws/{conversation}?after={written}") as socket:
+                for number in range(min(95, events - written)):
+                    title = f"{'a title that is about as long as an event usually is ' * 3}{written + number}"
+                    command = {"type": "rename", "id": f"r{written + number}", "title": title[-200:]}
+                    await socket.send(json.dumps(command))
+                accepted = 0
+                while accepted < min(95, events - written):
+                    accepted += json.loads(await socket.recv())["type"] == "accepted"
+            written = (await http.get(f"/api/conversations/{conversation}")).json()["head"]
+
+
+async def _timed(url: str) -> float:
+    began = time.perf_counter()
+    await _frames(url)
+    return time.perf_counter() - began
+
+
+async def _frames(url: str) -> list[str]:
+    frames: list[str] = []
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            async with websockets.connect(url, compression=None, max_size=2_000_000) as socket:
+                async for frame in socket:
+                    frames.append(str(frame))
+                    if '"type":"live"' in frames[-1][:40]:
+                        return frames
+        except OSError:
+            await asyncio.sleep(0.02)
+    raise TimeoutError
+
+
+async def report(conversations: int, seconds: float, events: int) -> None:
+    memory = await streaming("memory", conversations, seconds)
+    sqlite = await streaming("sqlite", conversations, seconds)
+    for name, measured in (("memory", memory), ("sqlite", sqlite)):
+        print(
+            f"{name}: {conversations} conversations x {RATE:g} pieces/s, one reader each, server on one core: "
+            f"median {measured.at(0.5):.1f} ms, p90 {measured.at(0.9):.1f}, p99 {measured.at(0.99):.1f}, "
+            f"max {measured.at(1):.1f}; {measured.cpu_us:.0f} us CPU a piece"
+        )
+    print(
+        f"durable / in memory: median latency {sqlite.at(0.5) / memory.at(0.5):.2f} (limit 1.5), "
+        f"CPU a piece {sqlite.cpu_us / memory.cpu_us:.2f}"
+    )
+    print(f"p99 {sqlite.at(0.99):.1f} ms (limit 250)")
+    ours, raw = await replay(events, 9)
+    print(
+        f"replay of {events} events: median {statistics.median(ours) * 1e3:.0f} ms "
+        f"({min(ours) * 1e3:.0f} to {max(ours) * 1e3:.0f}), the same bytes raw {statistics.median(raw) * 1e3:.0f} ms "
+        f"({min(raw) * 1e3:.0f} to {max(raw) * 1e3:.0f}): ratio {statistics.median(ours) / statistics.median(raw):.2f} "
+        "(limit 3)"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--conversations", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--events", type=int, default=10_000)
+    given = parser.parse_args()
+    os.sched_setaffinity(0, {(os.cpu_count() or 2) - 1})
+    asyncio.run(report(given.conversations, given.seconds, given.events))

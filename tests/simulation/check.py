@@ -1,0 +1,166 @@
+"""P1-P7 of PROTOCOL.md, checked from what readers saw, what senders heard, and what tools did.
+
+The log is only the judge of what survived.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+from app.core.codec import decode
+from app.core.events import owner_of, supersedes
+from tests.simulation.people import Json
+from tests.simulation.world import World
+
+TERMINAL = ("run.completed", "run.failed", "run.cancelled")
+
+
+async def check(world: World) -> None:
+    """Raises AssertionError with the promise that was broken."""
+    page = await world.disk.log.read(world.conversation, 0, 10**9)
+    final = dict(zip(page.seqs, page.texts, strict=True))
+    events = [msgspec.json.decode(text) for text in final.values()]
+    _seen_is_kept(world, final)
+    _commands_once(world, events)
+    _ends(events)
+    _tools_once(world, events)
+    _decided_once(world, events)
+    _asked_and_answered(world, events)
+    _crash_loops(world, events)
+    await _archived(world, events)
+    assert not world.model.violations, f"a strict provider refuses {world.model.violations[0].messages}"
+    errors = [error.getMessage() for error in world.errors]
+    if world.ledger.overlapped:  # an old owner that is still alive finds out
+        errors = [error for error in errors if not error.endswith("lost its log")]
+    assert not errors, errors[0]
+    assert world.deletions or not any(client.shut for client in world.clients), "a conversation was not found"
+
+
+def _seen_is_kept(world: World, final: dict[int, str]) -> None:
+    """P1, P2, P4: all that was seen is in the log or superseded by what is; all that survives was seen by everybody."""
+    superseding: dict[str, int] = {}
+    for text in final.values():
+        event = decode(text)
+        if (owner := supersedes(event)) is not None:
+            superseding[owner] = event.seq
+    for client in world.clients:
+        assert client.connections > 0
+        for seq, text in [*client.seen.items(), *client.before]:
+            if seq in final:
+                assert msgspec.json.decode(text) == msgspec.json.decode(final[seq]), f"P2: {client.name} saw {text}"
+                continue
+            owner = owner_of(decode(text))
+            assert owner is not None, f"P1: {client.name} saw what is not in the log: {text}"
+            assert superseding.get(owner, 0) > seq, f"P1: nothing supersedes {text}"
+        missing = final.keys() - client.seen.keys()
+        assert not missing, f"P4: {client.name} never saw {sorted(missing)[:5]}"
+
+
+def _commands_once(world: World, events: list[Json]) -> None:
+    """P3: an accepted id has one event, and every answer for it names that."""
+    causes = Counter(event["cause"] for event in events if "cause" in event)
+    where = {event["cause"]: event["seq"] for event in events if "cause" in event}
+    assert not [id for id, count in causes.items() if count > 1], f"P3: {causes.most_common(3)}"
+    for sent in world.sent:
+        id = sent.command["id"]
+        assert {seq for seq, _ in sent.accepted} <= {where.get(id)}, f"P3: {sent} but {where.get(id)}"
+        assert sum(not duplicate for _, duplicate in sent.accepted) <= 1, f"P3: {sent}"
+    given = Counter(event["text"] for event in events if event["type"] == "prompt.given" and event["text"] == "Begin.")
+    assert given["Begin."] == 1
+
+
+def _ends(events: list[Json]) -> None:
+    """P7 and the rules of endings: one terminal event, one result per call, one end per hint, silence afterwards."""
+    ended: set[str] = set()
+    results: Counter[tuple[str, str]] = Counter()
+    asked: Counter[tuple[str, str]] = Counter()
+    hints: dict[str, int] = {}
+    for event in events:
+        run = event.get("run", "")
+        assert run not in ended, f"P7: {event}"
+        match event["type"]:
+            case "model.replied":
+                asked.update((run, call["call"]) for call in event["calls"])
+            case "tool.returned" | "tool.failed":
+                results[run, event["call"]] += 1
+            case "hint.given":
+                hints[event["message"]] = 0
+            case "hint.applied" | "hint.carried" | "hint.withdrawn" | "hint.dropped":
+                hints[event["message"]] += 1
+            case type if type in TERMINAL:
+                ended.add(run)
+    assert results == asked, f"each call has one result: {asked - results} {results - asked}"
+    assert all(count == 1 for count in hints.values()), f"each hint has one end: {hints}"
+    started = [event["run"] for event in events if event["type"] == "run.started"]
+    assert sorted(started) == sorted(ended), "P5: every run has ended"
+
+
+def _tools_once(world: World, events: list[Json]) -> None:
+    """P6: what may not be repeated was begun once at most, and nothing before its start was committed."""
+    ledger = world.ledger
+    twice = {call: ledger.begun[call] for call in ledger.never if ledger.begun[call] > 1}
+    assert not twice, f"P6: {twice}"
+    assert not ledger.wrong, f"P6: {ledger.wrong[0]}"
+    again = Counter((e["run"], e["call"]) for e in events if e["type"] == "doubt.settled" and e["outcome"] == "rerun")
+    asked = {(e["run"], e["call"]) for e in events if e["type"] == "tool.started" and e["tool"] == "ask"}
+    for call in asked:
+        assert ledger.begun[call] <= 1 + again[call], f"P6: {call} was run again, and nobody said so"
+
+
+def _decided_once(world: World, events: list[Json]) -> None:
+    """An approval is decided once; what needs one begins only after it was given."""
+    asked = Counter((e["run"], e["call"]) for e in events if e["type"] == "approval.requested")
+    decided = Counter((e["run"], e["call"]) for e in events if e["type"] == "approval.decided")
+    assert asked == decided, f"each approval has one decision: {asked - decided} {decided - asked}"
+    given = {(e["run"], e["call"]) for e in events if e["type"] == "approval.decided" and e["decision"] == "approved"}
+    guarded = {(e["run"], e["call"]) for e in events if e["type"] == "tool.started" and e["tool"] == "guarded"}
+    assert guarded <= given, f"nobody approved {guarded - given}"
+
+
+def _asked_and_answered(world: World, events: list[Json]) -> None:
+    """P7: no model call without its committed step; what the log calls a reply is what a model has finished."""
+    steps = sum(event["type"] == "step.started" for event in events)
+    assert world.model.calls <= steps, f"P7: {world.model.calls} model calls, {steps} steps"
+    replies = {event["text"] for event in events if event["type"] == "model.replied"}
+    assert replies <= world.model.finished, f"no model has finished {replies - world.model.finished}"
+
+
+def _crash_loops(world: World, events: list[Json]) -> None:
+    """The guard of SEMANTICS.md §1 counts crashes without progress in between, and no drains."""
+    crashes, running, drained = 0, False, False
+    for event in events:
+        match event["type"]:
+            case "run.started" | "run.resumed":
+                running, crashes = True, crashes if event["type"] == "run.resumed" else 0
+            case "run.suspended" | "run.completed" | "run.cancelled":
+                running = False
+            case "actor.activated":
+                crashes += running and not drained
+                drained = False
+            case "actor.drained":
+                drained = True
+            case "model.replied" | "tool.returned" | "tool.failed":
+                crashes = 0
+            case "run.failed":
+                running = False
+                looped = event["error"]["kind"] == "crash_loop"
+                assert not looped or crashes >= world.twists.crashes_max, f"{crashes} crashes are no loop: {event}"
+
+
+async def _archived(world: World, events: list[Json]) -> None:
+    """The archive says what the log says."""
+    runs = await world.disk.archive.runs(world.conversation)
+    ends = {event["run"]: event["type"].removeprefix("run.") for event in events if event["type"] in TERMINAL}
+    assert {run.run: run.status for run in runs} == ends
+    messages = await world.disk.archive.messages(world.conversation)
+    replies = [event["text"] for event in events if event["type"] == "model.replied"]
+    said = [message.text for message in messages if message.role == "assistant" and message.seq in _seqs(events)]
+    assert said == replies
+    delivered = [event["message"] for event in events if event["type"] in ("run.started", "hint.applied")]
+    assert len([message for message in messages if message.role == "user"]) >= len(set(delivered))
+
+
+def _seqs(events: list[Json]) -> set[int]:
+    return {event["seq"] for event in events if event["type"] == "model.replied"}

@@ -1,0 +1,502 @@
+"""Deliberate faults: each breaks one rule of the product, by patching, in tests only.
+
+A fault that no check notices is a hole in the checks. What catches each is in README.md beside this file. Patches are
+undone with their `pytest.MonkeyPatch`; the product itself has no switch and no hook for any of this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import pytest
+
+from app.actor import actor, directory, mailbox, pages, runner, tool_effect
+from app.actor import feed as feeds
+from app.actor.actor import Actor
+from app.actor.feed import Feed
+from app.actor.flush import due
+from app.actor.load import load
+from app.actor.mailbox import Letter, Mailbox
+from app.actor.records import Batch, pack
+from app.actor.runner import Runner
+from app.actor.tool_effect import ToolWork
+from app.core import activate as activation
+from app.core import apply as applying
+from app.core import apply_level as levels
+from app.core import commands as c
+from app.core import decide as deciding
+from app.core import endings, follow, plan, reports, transcript
+from app.core import events as e
+from app.core.decide import Decision, decide
+from app.store import log_memory
+from app.store.event_log import Append, Row, Unavailable
+from app.store.rows import page
+from app.wire.frames import live_frame
+from app.wire.reader import Behind, Reader, Tail
+from tests.simulation.world import Twists
+
+T = TypeVar("T")
+PURE = -1
+Patch = pytest.MonkeyPatch
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`fault`: what is wrong. `says`: a pattern of what the check says that catches it. `seed`: a world that does.
+
+    `twists`: where the seed's own are not enough. PURE as a seed: the pure floor notices, in random worlds of its own.
+    """
+
+    fault: str
+    says: str
+    seed: int
+    switch: Callable[[Patch], None]
+    twists: Twists | None = None
+
+    @property
+    def name(self) -> str:
+        return self.switch.__name__.removeprefix("_")
+
+
+# --- the gate: commit, then tell
+
+
+def _publishes_before_the_append(patch: Patch) -> None:
+    append = Actor._append
+
+    async def hasty(self: Actor, events: list[e.Event]) -> None:
+        batch = pack(events)
+        self.feed.publish(batch.records, batch.superseded, self._state.seq)
+        await append(self, events)
+
+    def quiet(self: Actor, batch: Batch, item: Any) -> None:
+        if item is not None:
+            self._item = item
+
+    patch.setattr(Actor, "_append", hasty)
+    patch.setattr(Actor, "_publish", quiet)
+
+
+def _acknowledges_before_the_commit(patch: Patch) -> None:
+    original = Actor._decide
+
+    def hasty(self: Actor, letter: Letter) -> Any:
+        outcome = original(self, letter)
+        if outcome is not None and not letter.answer.done():
+            letter.answer.set_result(outcome)
+        return outcome
+
+    patch.setattr(Actor, "_decide", hasty)
+
+
+def _answers_questions_before_the_commit(patch: Patch) -> None:
+    original = Actor._decide
+
+    def hasty(self: Actor, letter: Letter) -> Any:
+        outcome = original(self, letter)
+        if callable(letter.content) and not letter.answer.done():
+            letter.answer.set_result(letter.content(self._state))
+        return outcome
+
+    patch.setattr(Actor, "_decide", hasty)
+
+
+def _appends_again_at_a_new_place(patch: Patch) -> None:
+    """An append in doubt is not repeated byte for byte but put after whatever the log holds now."""
+
+    async def moved(attempt: Callable[[], Awaitable[T]], on_failure: Callable[[], None] | None = None) -> T:
+        while True:
+            try:
+                return await attempt()
+            except Unavailable:
+                if on_failure is not None:
+                    on_failure()
+            await asyncio.sleep(0.05)
+            cells = dict(zip(attempt.__code__.co_freevars, attempt.__closure__ or (), strict=True))
+            wanted: Append = cells["append"].cell_contents
+            around = cells["self"].cell_contents._around
+            try:
+                head = (await around.log.head(wanted.conversation)).head
+            except Unavailable:
+                continue
+            if shift := head - wanted.after:
+                cells["self"].cell_contents._state.seq += shift
+                cells["append"].cell_contents = replace(
+                    wanted, after=head, rows=tuple(_shifted(row, shift) for row in wanted.rows)
+                )
+
+    patch.setattr(actor, "until_stored", moved)
+
+
+def _shifted(row: Row, shift: int) -> Row:
+    seqs = tuple(seq + shift for seq in row.seqs)
+    texts = tuple(
+        text.replace(f'"seq":{seq},', f'"seq":{seq + shift},', 1) for seq, text in zip(row.seqs, row.texts, strict=True)
+    )
+    return Row(row.through + shift, seqs, texts, row.owner)
+
+
+def _forgets_reports_while_the_store_is_down(patch: Patch) -> None:
+    def careless(self: Mailbox) -> None:
+        self.stuck = True
+        self._waiting.clear()
+
+    patch.setattr(mailbox.Mailbox, "get_stuck", careless)
+
+
+def _lets_an_older_owner_write(patch: Patch) -> None:
+    """Epoch and expected seq are forgotten: whoever comes is appended."""
+    patch.setattr(log_memory, "fence", lambda append, epoch, head: True)
+
+
+def _flushes_what_is_not_committed(patch: Patch) -> None:
+    effect = Runner._effect
+
+    def late(self: Runner, wanted: c.Effect, state: Any) -> Any:
+        if not isinstance(wanted, c.ArchiveFlush):
+            return effect(self, wanted, state)
+
+        async def flush() -> None:
+            seq = state.seq
+            for _ in range(100):
+                if state.seq != seq:
+                    break
+                await asyncio.sleep(0.01)
+            await self._archive_flush(wanted, due(self._conversation, state))
+
+        return flush
+
+    patch.setattr(Runner, "_effect", late)
+
+
+# --- readers
+
+
+def _joins_after_its_snapshot_and_skips_the_gap(patch: Patch) -> None:
+    def skipping(self: Reader, tail: Tail) -> str | Behind | None:
+        if not self.live and self.cursor >= self._snapshot.head:
+            self.live, self.cursor = True, tail.head
+            return live_frame(self.cursor)
+        return pull(self, tail)
+
+    pull = Reader.pull
+    patch.setattr(Reader, "pull", skipping)
+
+
+def _says_a_through_that_is_too_large(patch: Patch) -> None:
+    frame = Feed.frame
+
+    def too_far(self: Feed, after: int) -> tuple[int, str] | None:
+        built = frame(self, after)
+        if built is None or built[0] == self.head:
+            return built
+        return self.head, built[1].replace(f'"through":{built[0]},', f'"through":{self.head},', 1)
+
+    patch.setattr(Feed, "frame", too_far)
+
+
+def _keeps_superseded_pieces_in_the_feed(patch: Patch) -> None:
+    publish = Feed.publish
+
+    def keeping(self: Feed, records: Any, superseded: frozenset[str], head: int) -> None:
+        publish(self, records, frozenset(), head)
+
+    patch.setattr(Feed, "publish", keeping)
+
+
+def _keeps_old_pages(patch: Patch) -> None:
+    patch.setattr(pages.Pages, "clear", lambda self: None)
+
+
+def _trims_one_record_too_many(patch: Patch) -> None:
+    """The feed lets go of more than its floor says."""
+    trim = Feed._trim
+
+    def greedy(self: Feed) -> None:
+        floor = self.floor
+        trim(self)
+        if self.floor != floor and len(self._records) > 1:
+            del self._records[0], self._seqs[0]
+
+    patch.setattr(feeds.Feed, "_trim", greedy)
+
+
+def _takes_a_cursor_of_another_log(patch: Patch) -> None:
+    start = Reader.__init__
+
+    def trusting(self: Reader, snapshot: Any, after: int, log: str | None) -> None:
+        start(self, snapshot, min(after, snapshot.head), snapshot.log)
+
+    patch.setattr(Reader, "__init__", trusting)
+
+
+def _shares_a_frame_between_cursors(patch: Patch) -> None:
+    """A frame once built is given to whoever asks, wherever he stands."""
+
+    def shared(self: Feed, after: int) -> tuple[int, str] | None:
+        if after < self.head and self._frames:
+            through, text = next(iter(self._frames.values()))
+            return through, text
+        return frame(self, after)
+
+    frame = Feed.frame
+    patch.setattr(Feed, "frame", shared)
+
+
+# --- pieces
+
+
+def _prunes_too_early(patch: Patch) -> None:
+    """Every lasting append takes the pieces of whatever streams right now with it."""
+    streaming: set[str] = set()
+
+    def early(events: list[e.Event]) -> Batch:
+        batch = pack(events)
+        pieces = {record.owner for record in batch.records if record.owner is not None}
+        streaming.update(pieces)
+        pruned = frozenset(streaming - pieces) if batch.lasting else frozenset()
+        return replace(batch, superseded=batch.superseded | pruned)
+
+    patch.setattr(actor, "pack", early)
+
+
+def _adds_the_next_attempt_to_the_last(patch: Patch) -> None:
+    """A new attempt goes on with the text of the one that was cut off."""
+    start = levels._step_started
+
+    def going_on(state: Any, run: Any, level: Any, event: e.StepStarted) -> None:
+        kept = (level.text, level.text_length)
+        start(state, run, level, event)
+        if event.attempt > 1:
+            level.text, level.text_length = kept
+
+    patch.setattr(levels, "_step_started", going_on)
+
+
+# --- commands
+
+
+def _forgets_receipts_at_a_restart(patch: Patch) -> None:
+    async def forgetful(*arguments: Any) -> Any:
+        log, state = await load(*arguments)
+        state.receipts.clear()
+        return log, state
+
+    patch.setattr(directory, "load", forgetful)
+
+
+def _counts_a_repeated_command_as_new(patch: Patch) -> None:
+    def forgetful(*arguments: Any) -> Decision:
+        return replace(decide(*arguments), duplicate=False)
+
+    patch.setattr(actor, "decide", forgetful)
+
+
+# --- tools
+
+
+def _starts_a_tool_before_its_record(patch: Patch) -> None:
+    start = ToolWork.__init__
+
+    def hasty(self: ToolWork, effect: Any, conversation: str, submit: Any, around: Any) -> None:
+        def post(command: Any) -> Any:
+            answer = submit(command)
+            if not isinstance(command, c.ToolStarting):
+                return answer
+            now: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            now.set_result(None)
+            return now
+
+        start(self, effect, conversation, post, around)
+
+    patch.setattr(tool_effect.ToolWork, "__init__", hasty)
+
+
+def _repeats_what_may_never_be_repeated(patch: Patch) -> None:
+    """At activation `never` is taken for `safe`."""
+    left = activation._left_running
+
+    def careless(ledger: Any, run: Any, path: Any, call: Any, died_here: bool, rules: Any) -> None:
+        spec = rules.tool(run.levels[path], call.tool)
+        if spec is None or spec.rerun != "never":
+            left(ledger, run, path, call, died_here, rules)
+
+    patch.setattr(activation, "_left_running", careless)
+
+
+def _repeats_what_a_person_was_asked_about(patch: Patch) -> None:
+    """At activation `ask` is taken for `safe`."""
+    left = activation._left_running
+
+    def careless(ledger: Any, run: Any, path: Any, call: Any, died_here: bool, rules: Any) -> None:
+        spec = rules.tool(run.levels[path], call.tool)
+        if spec is None or spec.rerun != "ask":
+            left(ledger, run, path, call, died_here, rules)
+
+    patch.setattr(activation, "_left_running", careless)
+
+
+def _runs_what_nobody_approved(patch: Patch) -> None:
+    """The plan does not look whether a call waits."""
+    of_run = plan._of_run
+
+    def careless(epoch: int, run: Any, rules: Any) -> list[c.Effect]:
+        wanted = of_run(epoch, run, rules)
+        if run.stop is None and run.status != "suspended":
+            for path, call in run.calls:
+                if call.approval is not None:
+                    wanted.append(c.ToolCall(epoch, run.run, path, call.call, call.tries))
+        return wanted
+
+    patch.setattr(plan, "_of_run", careless)
+
+
+# --- hints, stops, crashes
+
+
+def _drops_a_hint_at_the_end_of_a_run(patch: Patch) -> None:
+    boundary = follow._boundary
+
+    def forgetful(ledger: Any, run: Any, *rest: Any) -> bool:
+        if run.top.reply is not None and not run.top.reply.calls:
+            for words in [words for words in ledger.state.queue if words.kind == "hint"]:
+                ledger.state.queue.remove(words)
+        return boundary(ledger, run, *rest)
+
+    patch.setattr(follow, "_boundary", forgetful)
+
+
+def _leaves_calls_open_at_a_stop(patch: Patch) -> None:
+    close = endings.close
+
+    def careless(ledger: Any, run: Any, reason: str, by: str, rules: Any) -> None:
+        if reason != "cancelled":
+            close(ledger, run, reason, by, rules)
+            return
+        for path, level in run.levels.items():
+            if level.asking:
+                endings.end_attempt(ledger, run, path, level, "cancel")
+
+    patch.setattr(follow, "close", careless)
+    patch.setattr(deciding, "close", careless)
+
+
+def _goes_on_after_a_stop(patch: Patch) -> None:
+    """The plan still wants the effects of a run that is being stopped."""
+
+    def deaf(epoch: int, run: Any, rules: Any) -> list[c.Effect]:
+        stop, run.stop = run.stop, None
+        try:
+            return of_run(epoch, run, rules)
+        finally:
+            run.stop = stop
+
+    of_run = plan._of_run
+    patch.setattr(plan, "_of_run", deaf)
+
+
+def _takes_a_drain_for_a_crash(patch: Patch) -> None:
+    activated = applying._activated
+
+    def suspicious(state: Any, event: e.ActorActivated) -> None:
+        state.drained = False
+        activated(state, event)
+
+    patch.setattr(applying, "_activated", suspicious)
+
+
+def _tells_the_model_nothing_of_cancelled_calls(patch: Patch) -> None:
+    messages = transcript.messages
+
+    def silent(state: Any, path: Any, rules: Any) -> list[e.Json]:
+        told = messages(state, path, rules)
+        return [message for message in told if "cancelled" not in (message.get("content") or "")]
+
+    patch.setattr(runner, "messages", silent)
+
+
+def _takes_a_cut_reply_for_an_answer(patch: Patch) -> None:
+    def trusting(ledger: Any, command: c.AttemptFailed, rules: Any) -> None:
+        found = reports._open_attempt(ledger, command.effect)
+        if command.kind != "cut" or found is None or not found[1].text:
+            failed(ledger, command, rules)
+            return
+        text = "".join(found[1].text)
+        reports.replied(ledger, c.Replied(command.effect, text, "", [], "stop", None, 10), rules)
+
+    failed = reports.attempt_failed
+    patch.setattr(deciding, "attempt_failed", trusting)
+
+
+def _picks_nobody_up_at_a_start(patch: Patch) -> None:
+    async def lazy(self: Any, conversation: str) -> None:
+        pass
+
+    patch.setattr(directory.Directory, "_settled", lazy)
+
+
+def _says_that_a_page_is_the_last(patch: Patch) -> None:
+    """A page of the log says that it goes to the head where it was cut."""
+
+    def too_far(after: int, bytes_max: int, head: int, rows: Any) -> Any:
+        return replace(page(after, bytes_max, head, rows), through=max(after, head))
+
+    patch.setattr(log_memory, "page", too_far)
+
+
+def _takes_reports_of_an_older_epoch(patch: Patch) -> None:
+    """A late report names its attempt or call, and nobody looks at its epoch."""
+
+    def trusting(ledger: Any, effect: Any) -> Any:
+        return open_attempt(ledger, replace(effect, epoch=ledger.state.epoch))
+
+    def trusting_too(ledger: Any, effect: Any) -> Any:
+        return open_call(ledger, replace(effect, epoch=ledger.state.epoch))
+
+    open_attempt, open_call = reports._open_attempt, reports._open_call
+    patch.setattr(reports, "_open_attempt", trusting)
+    patch.setattr(reports, "_open_call", trusting_too)
+
+
+RESTLESS = Twists(drain=1.0, pause=1.0, drain_seconds=0.2, crashes_max=3)
+
+MUTATIONS = [
+    Mutation("readers see an event before it is durable", "P1: .* not durable", 5, _publishes_before_the_append),
+    Mutation("a command is acknowledged before its commit", "P3|P6", 11, _acknowledges_before_the_commit),
+    Mutation("`attached` tells of what is not durable", "P1: .* told", 5, _answers_questions_before_the_commit),
+    Mutation("an append in doubt goes to a new place", "P4: .* never saw", 5, _appends_again_at_a_new_place),
+    Mutation("reports are lost while the store is down", "P5", 45, _forgets_reports_while_the_store_is_down),
+    Mutation("the log takes the appends of an older owner", "P2", 3, _lets_an_older_owner_write),
+    Mutation("a report of an older epoch is believed", "older epoch", PURE, _takes_reports_of_an_older_epoch),
+    Mutation(
+        "the archive gets what is not committed", "effect of .* failed|archive", 5, _flushes_what_is_not_committed
+    ),
+    Mutation("a reader joins after its snapshot", "P4", 1, _joins_after_its_snapshot_and_skips_the_gap),
+    Mutation("a frame's `through` goes too far", "P4", 1, _says_a_through_that_is_too_large),
+    Mutation("a page's `through` goes too far", "P4", 1, _says_that_a_page_is_the_last),
+    Mutation("the feed shows superseded pieces", "§3.3", 0, _keeps_superseded_pieces_in_the_feed),
+    Mutation("a cached page shows superseded pieces", "§3.3", 40, _keeps_old_pages),
+    Mutation("the feed trims below its floor", "P4", 5, _trims_one_record_too_many),
+    Mutation("a frame is shared between cursors", r"\d+ after \d+", 1, _shares_a_frame_between_cursors),
+    Mutation("a cursor of another log is taken for ours", "attached|P4", 31, _takes_a_cursor_of_another_log),
+    Mutation("pieces are pruned before their attempt ended", "does not follow|was shown", 5, _prunes_too_early),
+    Mutation("an attempt goes on with the last one's text", "does not follow", 0, _adds_the_next_attempt_to_the_last),
+    Mutation("accepted ids are forgotten at a restart", "P3", 1, _forgets_receipts_at_a_restart),
+    Mutation("a repeated command counts as new", "P3", 0, _counts_a_repeated_command_as_new),
+    Mutation("a tool begins before its record", "P6: .* before", 7, _starts_a_tool_before_its_record),
+    Mutation("`never` is taken for `safe`", "P6: {", 6, _repeats_what_may_never_be_repeated),
+    Mutation("`ask` is taken for `safe`", "P6: .* nobody said so", 3, _repeats_what_a_person_was_asked_about),
+    Mutation("a call runs that waits for a person", "P6", 0, _runs_what_nobody_approved),
+    Mutation("a hint is lost at the end of a run", "hint has one end", 8, _drops_a_hint_at_the_end_of_a_run),
+    Mutation("a stop leaves calls open", "one result", 0, _leaves_calls_open_at_a_stop),
+    Mutation("a stopping run goes on", "P6|P7", 3, _goes_on_after_a_stop),
+    Mutation("a drain counts as a crash", "no loop", 13, _takes_a_drain_for_a_crash, RESTLESS),
+    Mutation(
+        "cancelled calls have no result in the transcript", "strict", 0, _tells_the_model_nothing_of_cancelled_calls
+    ),
+    Mutation("a cut reply counts as an answer", "no model has finished", 1, _takes_a_cut_reply_for_an_answer),
+    Mutation("a start picks up nothing", "P5: ready", 1, _picks_nobody_up_at_a_start),
+]

@@ -1,0 +1,79 @@
+"""Seeded worlds. `--worlds N` plays more of them, `--world SEED` one again, as a failure tells."""
+
+from __future__ import annotations
+
+import logging
+import random
+
+import pytest
+
+from tests.simulation import clock
+from tests.simulation.check import check
+from tests.simulation.disk import Faults
+from tests.simulation.world import Twists, World
+
+BATCH = 25
+
+
+def faults_of(seed: int) -> Faults:
+    """Every fourth world is calm, so that what trouble hides is seen too."""
+    chance = random.Random(seed)
+    if seed % 4 == 0:
+        return Faults()
+    return Faults(
+        unavailable=chance.choice([0, 0.05, 0.2]),
+        in_doubt=chance.choice([0, 0.05, 0.2]),
+        late=chance.choice([0, 0.3]),
+        kill=chance.choice([0, 0.02, 0.05]),
+    )
+
+
+def twists_of(seed: int) -> Twists:
+    """Most worlds have one or two."""
+    chance = random.Random(f"twists {seed}")
+    feed_bytes = chance.choice([262_144, 262_144, 1_500, 500])
+    if seed % 4 == 0:
+        return Twists(feed_bytes=feed_bytes)
+    overlap = chance.choice([0, 0, 0, 0.4])
+    return Twists(
+        drain=chance.choice([0, 0, 0.4]),
+        overlap=overlap,
+        old_disk=chance.choice([0, 0, 0, 0.3]),
+        deletion=chance.random() < 0.15,
+        pause=chance.choice([8, 8, 8, 1]),
+        drain_seconds=chance.choice([5, 0.2]),
+        feed_bytes=feed_bytes,
+        crashes_max=1_000 if overlap else chance.choice([1_000, 1_000, 3]),
+    )
+
+
+def play(seed: int, twists: Twists | None = None) -> World:
+    """Plays one world to its end and checks it; with the seed's own twists unless others are given."""
+    world = World(seed, faults_of(seed), twists or twists_of(seed))
+
+    async def story() -> None:
+        await world.run()
+        await check(world)
+
+    try:
+        clock.run(story())
+    except BaseException:
+        print(f"\nplay it again: pytest tests/simulation/test_simulation.py --world {seed}")
+        raise
+    return world
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seeds" not in metafunc.fixturenames:
+        return
+    one = metafunc.config.getoption("--world")
+    worlds = metafunc.config.getoption("--worlds")
+    seeds = [range(one, one + 1)] if one is not None else [range(n, n + BATCH) for n in range(0, worlds, BATCH)]
+    metafunc.parametrize("seeds", seeds, ids=lambda seeds: f"{seeds.start}-{seeds.stop - 1}")
+
+
+def test_worlds(seeds: range) -> None:
+    """P1-P7 in every world."""
+    logging.disable(logging.WARNING)
+    for seed in seeds:
+        play(seed)

@@ -1,0 +1,447 @@
+"""One seeded world: a conversation, its owner process, three readers, and everything that can go wrong between them.
+
+Real actor, feed, runner, directory, wire; virtual time. First trouble, then peace: faults end, a person decides
+whatever is open, and the world must come to rest with nothing lost and nothing done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import itertools
+import logging
+import random
+from collections.abc import Coroutine
+from dataclasses import dataclass, field, replace
+from typing import Any
+from unittest import mock
+
+import msgspec
+
+from app.actor.directory import Directory
+from app.actor.listing import Listing
+from app.actor.surroundings import Surroundings
+from app.core.catalogue import Rules
+from app.core.errors import Rejected
+from app.store.archive import Flush
+from app.store.event_log import Unavailable
+from app.web.follow import Follower
+from app.wire.frames import Limits
+from tests.simulation.agents import Ledger, RandomModel, make_agent
+from tests.simulation.disk import Disk, Faults, FaultyStore, Power
+from tests.simulation.people import Client, Json, Sent, send_until_heard
+
+BEGAN_MS = 1_760_000_000_000
+TROUBLE_SECONDS = 30.0
+PEACE_ROUNDS = 600
+WORLD_SECONDS = 2_000
+SILENCE_SECONDS = 10.0
+"""A tool that was given up may still say what it did."""
+
+
+@dataclass(frozen=True)
+class Twists:
+    """What else may happen in a world, besides faults.
+
+    `drain`, `overlap`, `old_disk`: the chance that the end of a process is a drain (not a kill), that the old owner
+    lives on for a while beside the new one, that an older copy of the disk is put back. `pause`: seconds between two
+    ends, on average. `feed_bytes`: what a feed keeps in memory. `crashes_max`: of the crash-loop guard.
+    """
+
+    drain: float = 0.0
+    overlap: float = 0.0
+    old_disk: float = 0.0
+    deletion: bool = False
+    pause: float = 8.0
+    drain_seconds: float = 5.0
+    feed_bytes: int = 262_144
+    crashes_max: int = 1_000
+
+
+@dataclass
+class Copy:
+    """An older copy of the disk, with what had happened outside and been heard by then."""
+
+    disk: Disk
+    begun: dict[tuple[str, str], int]
+    never: set[tuple[str, str]]
+    started: set[tuple[str, str]]
+    ended: set[str]
+    calls: int
+    heard: list[int]
+
+
+@dataclass
+class World:
+    """Everything that the checks look at afterwards."""
+
+    seed: int
+    faults: Faults
+    twists: Twists = field(default_factory=Twists)
+    disk: Disk = field(default_factory=Disk)
+    ledger: Ledger = field(default_factory=Ledger)
+    sent: list[Sent] = field(default_factory=list)
+    clients: list[Client] = field(default_factory=list)
+    conversation: str = ""
+    starts: int = 0
+    drains: int = 0
+    timeline: int = 0
+    deletions: int = 0
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        self.model = RandomModel(random.Random(self.seed + 1))
+        self.agent = make_agent(random.Random(self.seed + 2), self.ledger)
+        self.extra = random.Random(self.seed + 3)
+        self.clients = [
+            Client("quick reader", random.Random(self.seed + 10), self._head),
+            Client("slow reader", random.Random(self.seed + 11), self._head, slow=0.1),
+            Client("wandering reader", random.Random(self.seed + 12), self._head, wander=0.3),
+        ]
+        for client in self.clients:
+            client.strict = self.twists.overlap == 0
+            client.exact = self.faults == Faults() and self.twists == Twists(feed_bytes=self.twists.feed_bytes)
+        self.copies: list[Copy] = []
+        self.power = Power()
+        self._powers: list[Power] = []
+        self._ids = itertools.count(1)
+        self._ours: set[asyncio.Task[Any]] = set()
+        self._talking: set[asyncio.Task[Any]] = set()
+        self.over = False
+        self.errors: list[logging.LogRecord] = []
+
+    def _head(self) -> int:
+        return self.disk.head(self.conversation)
+
+    def _archived(self, flush: Flush) -> None:
+        if flush.through > self.disk.head(flush.conversation.conversation):
+            self.ledger.wrong.append(f"the archive was given what is not committed: {flush.through}")
+
+    # --- the process
+
+    def _clock(self) -> int:
+        return BEGAN_MS + int(asyncio.get_running_loop().time() * 1000)
+
+    async def _start(self) -> None:
+        """A new process on the same disk: recovery is done when this returns."""
+        self.starts += 1
+        chance = random.Random(self.seed * 1_000 + self.starts)
+        store = [
+            FaultyStore(s, self.power, self.faults, chance, self.ledger.committed, self._archived)
+            for s in (self.disk.log, self.disk.archive)
+        ]
+        rules = Rules(
+            agents={"sim": self.agent},
+            model="random",
+            steps_max=12,
+            retry_ms=20_000,
+            crashes_max=self.twists.crashes_max,
+        )
+        around = Surroundings(
+            log=store[0],  # type: ignore[arg-type]
+            archive=store[1],  # type: ignore[arg-type]
+            agents={"sim": self.agent},
+            model=self.model,
+            rules=lambda: replace(rules, draining=directory.draining),
+            clock=self._clock,
+            fresh=lambda: f"i{next(self._ids)}",
+            chance=chance.random,
+            runs=asyncio.Semaphore(4),
+            tools=asyncio.Semaphore(8),
+            on_item=lambda item, head: None,
+            tools_parallel=chance.choice([1, 2]),
+            model_idle_seconds=5,
+            frame_bytes_max=chance.choice([1_024, 4_096, 262_144]),
+        )
+        self.directory = directory = Directory(around, Listing())
+        before = await self.disk.log.head(self.conversation) if self.conversation else None
+        await directory.start()
+        if before is not None and not before.deleted:
+            now, (item, _) = await self.disk.log.head(self.conversation), await self.disk.log.item(self.conversation)
+            assert item.status != "running" or now.epoch > before.epoch, f"P5: ready, and nobody owns {item}"
+
+    async def _boot(self) -> None:
+        """Starts until a start survives; a kill may hit in the middle of recovery too."""
+        while True:
+            self.power = self._power()
+            self._powers.append(self.power)
+            starting = asyncio.create_task(self._start())
+            cut = asyncio.create_task(self.power.cut.wait())
+            await asyncio.wait({starting, cut}, return_when=asyncio.FIRST_COMPLETED)
+            cut.cancel()
+            if starting.done() and self.power.on:
+                return starting.result()
+            await self._reap()
+
+    def _power(self) -> Power:
+        return Power()
+
+    async def _reap(self) -> None:
+        """What ran in the killed process is no more; nothing of it reaches the disk from here on."""
+        for power in self._powers:
+            power.fail()
+        for _ in range(100):
+            dead = [task for task in asyncio.all_tasks() if task not in self._ours]
+            if not dead:
+                return
+            for task in dead:
+                task.cancel()
+            await asyncio.wait(dead, timeout=0.1)
+        raise AssertionError(f"these do not die: {dead}")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task of the world outside, which no kill ends."""
+        task = asyncio.create_task(work)
+        self._ours.add(task)
+        return task
+
+    # --- the story
+
+    async def run(self) -> None:
+        """Trouble, then peace. Whatever the product logs as an error on the way is one."""
+        handler = logging.Handler(logging.ERROR)
+        handler.emit = self.errors.append  # type: ignore[assignment, method-assign]
+        logging.getLogger("app").addHandler(handler)
+        try:
+            with mock.patch("app.actor.feed.FEED_BYTES_MAX", self.twists.feed_bytes):
+                async with asyncio.timeout(WORLD_SECONDS):
+                    await self._story()
+        except TimeoutError:
+            raise AssertionError(f"P5: after {WORLD_SECONDS} s this world has not come to rest") from None
+        finally:
+            logging.getLogger("app").removeHandler(handler)
+
+    async def _story(self) -> None:
+        main = asyncio.current_task()
+        assert main is not None
+        self._ours.add(main)
+        self.peace = asyncio.Event()
+        await self._boot()
+        killing = self._spawn(self._kill())
+        while not self.conversation:
+            await self._create()
+        reading = [self._spawn(self._read(client)) for client in self.clients]
+        people = [self._spawn(self._talk()), self._spawn(self._copy())]
+        if self.twists.deletion:
+            people.append(self._spawn(self._delete()))
+        await asyncio.sleep(TROUBLE_SECONDS)
+        self.faults.unavailable = self.faults.in_doubt = self.faults.late = self.faults.kill = 0
+        self.model.trouble = 0.0
+        self.peace.set()
+        await asyncio.gather(killing, *people)
+        await self._restore()
+        await self._come_to_rest()
+        self.over = True
+        await asyncio.gather(*reading)
+
+    async def _create(self) -> None:
+        """The same creation until its answer is heard: one conversation all the same."""
+        try:
+            async with asyncio.timeout(2):
+                created = await self.directory.create(
+                    owner="owner", agent="sim", title="", prompt="Begin.", id="the-creation"
+                )
+            self.conversation = created.conversation
+        except (TimeoutError, Unavailable, Rejected):
+            await asyncio.sleep(0.5)
+
+    async def _kill(self) -> None:
+        """Ends the process at commit boundaries (the disk decides) and at any other moment; boots again."""
+        often = self.faults.kill > 0 or max(self.twists.drain, self.twists.overlap, self.twists.old_disk) > 0
+        while not self.peace.is_set():
+            ends = {asyncio.create_task(self.power.cut.wait()), asyncio.create_task(self.peace.wait())}
+            self._ours |= ends
+            seconds = self.chance.expovariate(1 / self.twists.pause) if often else None
+            await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                end.cancel()
+            if self.peace.is_set() and self.power.on:
+                return
+            await self._end_process()
+            await self._boot()
+
+    async def _end_process(self) -> None:
+        """One of the ways in which a process ends."""
+        if self.power.on and self.extra.random() < self.twists.drain:
+            await self._drain()
+        if self.power.on and self.extra.random() < self.twists.overlap:
+            self.ledger.overlapped = True
+            for client in self.clients:
+                client.two_owners = True
+            self._spawn(self._cut_off(self.power))
+            return
+        await self._reap()
+        await asyncio.sleep(self.chance.random())
+        if self.copies and self.extra.random() < self.twists.old_disk:
+            self._put_back(self.copies.pop())
+
+    async def _cut_off(self, power: Power) -> None:
+        """An old owner that is still alive, for a while; then nothing of it reaches the disk."""
+        await asyncio.sleep(self.extra.random() * 4)
+        power.fail()
+
+    async def _drain(self) -> None:
+        """SIGTERM: ends in time, whatever goes on."""
+        self.drains += 1
+        began = asyncio.get_running_loop().time()
+        draining = self._spawn(self.directory.drain(self.twists.drain_seconds))
+        cut = self._spawn(self._until_cut())
+        await asyncio.wait({draining, cut}, return_when=asyncio.FIRST_COMPLETED)
+        cut.cancel()
+        draining.cancel()
+        if draining.done() and not draining.cancelled():
+            draining.result()
+        assert asyncio.get_running_loop().time() - began <= self.twists.drain_seconds + 3, "a drain ends in time"
+
+    async def _until_cut(self) -> None:
+        await self.power.cut.wait()
+
+    # --- copies of the disk, deletions
+
+    async def _copy(self) -> None:
+        """Makes copies of the disk now and then, where they may be put back."""
+        while self.twists.old_disk and not self.peace.is_set():
+            await asyncio.sleep(self.extra.expovariate(1 / 5))
+            if self.conversation:
+                ledger = self.ledger
+                self.copies.append(
+                    Copy(
+                        disk=self.disk.copy(),
+                        begun=dict(ledger.begun),
+                        never=set(ledger.never),
+                        started=set(ledger.started),
+                        ended=set(ledger.ended),
+                        calls=self.model.calls,
+                        heard=[len(sent.accepted) for sent in self.sent],
+                    )
+                )
+
+    def _put_back(self, old: Copy) -> None:
+        """The disk is as it was; what happened since never happened, for readers and senders alike."""
+        self.timeline += 1
+        self.disk = copy.deepcopy(old.disk)
+        self.disk.put_back(f"back{self.timeline}")
+        ledger = self.ledger
+        ledger.begun.clear()
+        ledger.begun.update(old.begun)
+        ledger.never, ledger.started, ledger.ended = set(old.never), set(old.started), set(old.ended)
+        self.model.calls = old.calls
+        for number, sent in enumerate(self.sent):
+            del sent.accepted[old.heard[number] if number < len(old.heard) else 0 :]
+
+    async def _delete(self) -> None:
+        """Deletes the conversation at some moment, and restores it a while later."""
+        await asyncio.sleep(self.extra.random() * TROUBLE_SECONDS)
+        self.deletions += 1
+        for _ in range(20):
+            try:
+                async with asyncio.timeout(20):
+                    await self.directory.delete(self.conversation, "owner")
+                break
+            except KeyError:
+                break
+            except (TimeoutError, Unavailable, Rejected):
+                await asyncio.sleep(1)
+        await asyncio.sleep(self.extra.random() * 30)
+        await self._restore()
+
+    async def _restore(self) -> None:
+        """Until it is there again, in whatever copy of the disk."""
+        while (await self.disk.log.head(self.conversation)).deleted:
+            try:
+                async with asyncio.timeout(5):
+                    await self.directory.restore(self.conversation)
+            except (TimeoutError, Unavailable, Rejected):
+                await asyncio.sleep(1)
+
+    async def _read(self, client: Client) -> None:
+        """Comes back again and again, until the end has been seen."""
+        while not (self.over and client.live and await self._at_the_end(client)):
+            if self.power.on:
+                following = asyncio.create_task(client.follow(self._follower(), self.conversation))
+                await asyncio.wait({following})
+                if not following.cancelled():
+                    following.result()
+            await asyncio.sleep(client.chance.random())
+
+    def _follower(self) -> Follower:
+        return Follower(self.directory, Limits(), self._clock)
+
+    async def _at_the_end(self, client: Client) -> bool:
+        head = await self.disk.log.head(self.conversation)
+        return (client.log, client.cursor) == (head.log, head.head)
+
+    async def _send(self, sent: Sent) -> None:
+        self.sent.append(sent)
+        await send_until_heard(
+            lambda: self.directory, self.conversation, sent, self.chance, timeline=lambda: self.timeline
+        )
+
+    async def _talk(self) -> None:
+        """People say all kinds of things at all kinds of times."""
+        while not self.peace.is_set():
+            await asyncio.sleep(self.chance.expovariate(1 / 1.5))
+            client = self.chance.choice(self.clients)
+            command = self.chance.choice(self._ideas(client))
+            self._talking.add(self._spawn(self._send(Sent({"id": f"c{len(self.sent)}", **command}))))
+
+    def _ideas(self, client: Client) -> list[Json]:
+        """What somebody might say who saw what this client saw."""
+        events = [msgspec.json.decode(text) for text in client.seen.values()]
+        said = [event["message"] for event in events if event["type"] in ("hint.given", "prompt.queued")]
+        ideas: list[Json] = [
+            {"type": "prompt", "text": "Do something."},
+            {"type": "hint", "text": "Rather this."},
+            {"type": "hint", "text": "Now!", "interrupt": True},
+            {"type": "cancel"},
+            {"type": "rename", "title": "A title"},
+        ]
+        ideas += [{"type": "withdraw", "target": message} for message in said[-2:]]
+        for event in events[-40:]:
+            ideas += decisions(event, self.chance) * 4
+        return ideas
+
+    async def _come_to_rest(self) -> None:
+        """P5: a patient person decides all that is open, until nothing is going on and the archive is written."""
+        if self._talking:
+            await asyncio.wait(self._talking)
+        for number in range(PEACE_ROUNDS):
+            item, head = await self.disk.log.item(self.conversation)
+            if item.status == "idle" and not item.busy:
+                await asyncio.sleep(SILENCE_SECONDS)
+                if head == self._head():
+                    return
+            try:
+                async with asyncio.timeout(5):
+                    waiting = await self.directory.ask(self.conversation, open_events)
+            except (TimeoutError, Unavailable):
+                continue
+            ideas = [self.chance.choice(decisions(event, self.chance)) for event in waiting]
+            if item.status == "suspended":
+                ideas.append({"type": "cancel"})
+            for idea in ideas:
+                await self._send(Sent({"id": f"peace{number}-{len(self.sent)}", **idea}))
+            await asyncio.sleep(1)
+        raise AssertionError(f"after {PEACE_ROUNDS} s of peace the conversation is still {item.status}: {item}")
+
+
+def open_events(state: Any) -> list[Json]:
+    """What waits for a person."""
+    calls = state.run.calls if state.run else []
+    return [msgspec.to_builtins(event) for _, call in calls for event in (call.approval, call.doubt) if event]
+
+
+def decisions(event: Json, chance: random.Random) -> list[Json]:
+    """The ways in which a person may answer an event."""
+    where = {"run": event.get("run"), "call": [*event.get("path", []), event.get("call")]}
+    match event["type"]:
+        case "approval.requested":
+            bound = {**where, "digest": event["digest"]}
+            return [
+                {"type": "approve", **bound},
+                {"type": "approve", **bound, "arguments": {"n": 7}},
+                {"type": "deny", **bound, "reason": "not today"},
+            ]
+        case "doubt.raised":
+            return [{"type": "settle", **where, "outcome": chance.choice(["done", "rerun", "skip"])}]
+    return []

@@ -1,0 +1,54 @@
+"""What the README shows must run: its example is served as it stands, from an empty directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import httpx2
+
+TOP = Path(__file__).resolve().parents[1]
+
+
+def example() -> str:
+    """The first Python block of the README."""
+    found = re.search(r"```python\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    assert found
+    return found.group(1)
+
+
+async def test_the_example_is_served_from_an_empty_directory(tmp_path: Path) -> None:
+    (tmp_path / "pets.py").write_text(example())
+    environ = {**os.environ, "PYTHONPATH": str(TOP), "HOLDFAST_DEMO_PACE": "0", "OPENAI_API_KEY": ""}
+    arguments = [sys.executable, "-m", "app", "--port", "0", "--agent", "pets:agent"]
+    server = await asyncio.create_subprocess_exec(*arguments, cwd=tmp_path, env=environ, stdout=asyncio.subprocess.PIPE)
+    assert server.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            said = (await server.stdout.readline()).decode()
+        url = said.split()[-1]
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url), said
+        async with httpx2.AsyncClient(base_url=url) as http:
+            created = (await http.post("/api/conversations", json={"prompt": "Hello"})).json()
+            shown = (await http.get(f"/api/conversations/{created['conversation']}")).json()
+            page = await http.get("/")
+        assert shown["agent"] == "pets" and created["run"]
+        assert page.status_code == 200 and "<title>" in page.text
+        assert (tmp_path / "data" / "holdfast.db").exists(), "the data directory is where the server was started"
+    finally:
+        if server.returncode is None:
+            server.send_signal(signal.SIGTERM)
+        assert await server.wait() == 0
+
+
+def test_the_example_is_short() -> None:
+    assert len([line for line in example().splitlines() if line.strip()]) <= 20
+
+
+def test_the_picture_is_there() -> None:
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", (TOP / "README.md").read_text()):
+        assert (TOP / picture).exists()
