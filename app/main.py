@@ -49,6 +49,10 @@ logger = logging.getLogger(__name__)
 LOCK_MARGIN_SECONDS = 5
 """How much longer than a drain a new process waits for the data directory."""
 
+KEEP_ALIVE_SECONDS = 75
+"""An idle HTTP connection is kept so long: longer than proxies and clients keep theirs (60 s and less), or else a
+request meets a connection that is just being closed."""
+
 
 def now_ms() -> int:
     """Wall clock, ms since the Unix epoch."""
@@ -209,6 +213,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=2,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 lifespan="off",
             )
         )

@@ -47,7 +47,7 @@ class Actor:
     ) -> None:
         self.conversation = conversation
         bytes_max = around.frame_bytes_max
-        pages = Pages(lambda after: around.log.read(conversation, after, bytes_max), bytes_max)
+        pages = Pages(lambda after: around.log.read(conversation, after, bytes_max - bytes_max // 16), bytes_max)
         self.feed = Feed(log, state.seq, bytes_max, pages)
         self._epoch = epoch
         self._claimed = claimed

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from app.store.event_log import Page
+from app.store.event_log import SEPARATOR, Page
 from app.wire.frames import events_frame, split
 
 PAGES_BYTES_MAX = 4_194_304
@@ -54,9 +54,13 @@ class Pages:
 
     async def _load(self, cursor: int, generation: int) -> Frame:
         page = await self._read(cursor)
-        count = split(page.texts, self._bytes_max)  # a store counts characters, a frame bytes
-        through = page.through if count == len(page.texts) else page.seqs[count - 1]
-        frame = through, events_frame(cursor, through, page.texts[:count])
+        through = page.through
+        text = events_frame(cursor, through, (events.replace(SEPARATOR, ",") for _, events in page.parts))
+        if len(text.encode()) > self._bytes_max:  # a store counts characters of events, a frame its bytes
+            count = split(texts := page.texts, self._bytes_max)
+            through = page.through if count == len(texts) else page.seqs[count - 1]
+            text = events_frame(cursor, through, texts[:count])
+        frame = through, text
         if generation == self._generation and through < page.head:  # the last page is still growing
             self._frames[cursor] = frame
             self._bytes += len(frame[1])

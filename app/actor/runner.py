@@ -175,4 +175,5 @@ class Runner:
     async def _archive_flush(self, effect: ArchiveFlush, due: Due) -> None:
         flush = await until_stored(lambda: collect(self._around.log, self._conversation, due))
         await until_stored(lambda: self._around.archive.flush(flush))
+        await until_stored(lambda: self._around.log.merge(self._conversation, due.since, flush.through))
         await self._submit(Flushed(effect, flush.through))

@@ -114,13 +114,24 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Surviving events with `after` < seq <= `through`, ascending. `head` = last committed seq when it was read."""
+    """Surviving events with `after` < seq <= `through`, ascending. `head` = last committed seq when it was read.
+
+    `parts` are (seqs, events joined by SEPARATOR), as stored where possible: a frame is made of them without taking
+    them apart.
+    """
 
     after: int
     through: int
     head: int
-    seqs: list[int] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    parts: Sequence[tuple[Sequence[int], str]] = field(default_factory=list)
+
+    @property
+    def seqs(self) -> list[int]:
+        return [seq for seqs, _ in self.parts for seq in seqs]
+
+    @property
+    def texts(self) -> list[str]:
+        return [text for _, events in self.parts for text in events.split(SEPARATOR)]
 
 
 class EventLog(Protocol):
@@ -195,6 +206,11 @@ class EventLog(Protocol):
 
     async def kept(self, conversation: str, ref: str) -> str | None:
         """A kept text, or None."""
+
+    async def merge(self, conversation: str, after: int, through: int) -> None:
+        """Housekeeping: may join the small rows that lie after `after` and up to `through` (committed long ago) into
+        larger ones. Every read gives the same as before.
+        """
 
     async def writable(self) -> bool:
         """Whether an append would be taken right now (the store answers and is not full, read-only or quarantined)."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from heapq import merge
 from operator import attrgetter
 
-from app.store.event_log import AlreadyCreated, Append, Head, Item, Page, Row
+from app.store.event_log import SEPARATOR, AlreadyCreated, Append, Head, Item, Page, Row
 from app.store.rows import check, check_first, end, fence, page, placed, torn
 
 
@@ -53,10 +53,10 @@ class _Conversation:
         if append.item is not None:
             self.item = append.item
 
-    def rows_from(self, after: int) -> Iterator[tuple[Sequence[int], Sequence[str]]]:
+    def rows_from(self, after: int) -> Iterator[tuple[int, Sequence[int], str]]:
         start = max(0, bisect_right(self.lasting, after, key=attrgetter("after")) - 1)
         for one in merge(self.lasting[start:], self.pieces, key=attrgetter("after")):
-            yield one.row.seqs, one.row.texts
+            yield one.after, one.row.seqs, SEPARATOR.join(one.row.texts)
 
 
 class MemoryLog:
@@ -177,6 +177,10 @@ class MemoryLog:
 
     async def kept(self, conversation: str, ref: str) -> str | None:
         return self._conversations[conversation].kept.get(ref)
+
+    async def merge(self, conversation: str, after: int, through: int) -> None:
+        """Rows cost nothing here."""
+        self._conversations[conversation]
 
     async def writable(self) -> bool:
         return True

@@ -23,6 +23,7 @@ from app.store.log_sqlite_items import (
     read_next_wake,
     read_unfinished,
 )
+from app.store.log_sqlite_merge import merge_rows
 from app.store.log_sqlite_positions import Positions, Written
 from app.store.log_sqlite_rows import (
     Position,
@@ -217,6 +218,15 @@ class SqliteLog:
             raise KeyError(conversation)
         text: str | None = row[0]
         return text
+
+    async def merge(self, conversation: str, after: int, through: int) -> None:
+        position = await self._positions.get(conversation)
+
+        def merge(connection: sqlite3.Connection) -> None:
+            pieces = (self._positions.peek(conversation) or position).pieces
+            merge_rows(connection, conversation, after, through, pieces)
+
+        await self._database.write(merge, key=conversation)
 
     async def writable(self) -> bool:
         return await self._database.writable()

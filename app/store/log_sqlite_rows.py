@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
@@ -20,7 +21,7 @@ from app.store.event_log import SEPARATOR, Append, Page, Row
 from app.store.log_sqlite_items import set_item
 from app.store.rows import page, placed
 
-_Events = tuple[int, Sequence[int], Sequence[str]]  # after, seqs, texts
+_Events = tuple[int, Sequence[int], str]  # the seq that a row follows, its seqs, its joined events
 
 
 class Piece(NamedTuple):
@@ -111,9 +112,10 @@ def read_page(
     known = connection.execute("SELECT 1 FROM log_conversations WHERE conversation = ?", (conversation,)).fetchone()
     if known is None:
         raise KeyError(conversation)
-    lasting = _lasting(connection, conversation, after, position)
-    rows = merge(lasting, _pieces(connection, conversation, position.pieces), key=itemgetter(0))
-    return page(after, bytes_max, position.head, ((seqs, texts) for _, seqs, texts in rows))
+    rows: Iterator[_Events] = _lasting(connection, conversation, after, position)
+    if position.pieces:
+        rows = merge(rows, _pieces(connection, conversation, position.pieces), key=itemgetter(0))
+    return page(after, bytes_max, position.head, rows)
 
 
 def check_tail(connection: sqlite3.Connection, conversation: str, lasting: int) -> None:
@@ -167,7 +169,12 @@ def _lasting(connection: sqlite3.Connection, conversation: str, cursor: int, pos
         if prev != end or not prev <= after < through:
             raise Corrupt(f"{conversation}: row {after} to {through} does not follow {end}")
         end = through
-        yield _unpacked(conversation, after, through, seqs, events)
+        numbers = _numbers(conversation, after, through, seqs, events)
+        if through > position.head:  # merged since the position was taken: what is newer is left out
+            known = bisect_right(numbers, position.head)
+            yield after, numbers[:known], SEPARATOR.join(events.split(SEPARATOR)[:known])
+            return
+        yield after, numbers, events
     if (end or 0) != position.lasting:
         raise Corrupt(f"{conversation}: the log ends at {end} and should end at {position.lasting}")
 
@@ -177,7 +184,8 @@ def _pieces(connection: sqlite3.Connection, conversation: str, pieces: list[Piec
     for piece in pieces:
         row = connection.execute("SELECT seqs, events FROM log_pieces WHERE id = ?", (piece.id,)).fetchone()
         if row is not None:
-            yield _unpacked(conversation, piece.after, piece.through, *row)
+            seqs, events = row
+            yield piece.after, _numbers(conversation, piece.after, piece.through, seqs, events), events
 
 
 def _packed(after: int, row: Row) -> tuple[str | None, str]:
@@ -186,9 +194,9 @@ def _packed(after: int, row: Row) -> tuple[str | None, str]:
     return None if gapless else ",".join(map(str, row.seqs)), SEPARATOR.join(row.texts)
 
 
-def _unpacked(conversation: str, after: int, through: int, seqs: str | None, events: str) -> _Events:
-    texts = events.split(SEPARATOR)
+def _numbers(conversation: str, after: int, through: int, seqs: str | None, events: str) -> Sequence[int]:
+    """The seqs of a stored row. Raises Corrupt where they are not as many as its events."""
     numbers = range(after + 1, through + 1) if seqs is None else [int(seq) for seq in seqs.split(",")]
-    if len(numbers) != len(texts):
-        raise Corrupt(f"{conversation}: row {after} to {through} holds {len(texts)} events for {len(numbers)} numbers")
-    return after, numbers, texts
+    if len(numbers) != (count := events.count(SEPARATOR) + 1):
+        raise Corrupt(f"{conversation}: row {after} to {through} holds {count} events for {len(numbers)} numbers")
+    return numbers

@@ -6,7 +6,9 @@ drift apart. No storage is touched here and nothing is awaited.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, takewhile
 
 from app.store.event_log import SEPARATOR, Append, Fenced, LogTorn, Page, Row
 
@@ -63,18 +65,34 @@ def torn(append: Append) -> LogTorn:
     return LogTorn(f"{append.conversation}: the log does not go on after {append.after}")
 
 
-def page(after: int, bytes_max: int, head: int, rows: Iterable[tuple[Sequence[int], Sequence[str]]]) -> Page:
-    """Cuts a page from rows in order (seqs, texts); takes no more of them than it needs, so they may be lazy."""
-    seqs: list[int] = []
-    texts: list[str] = []
+def page(after: int, bytes_max: int, head: int, rows: Iterable[tuple[int, Sequence[int], str]]) -> Page:
+    """Cuts a page from rows in order (the seq that each follows, its seqs, its joined events).
+
+    A page ends between two rows, but for a first row that is larger than a page. Takes no more rows than it needs, so
+    they may be lazy.
+    """
+    parts: list[tuple[Sequence[int], str]] = []
     size = 0
-    for row_seqs, row_texts in rows:
-        for seq, text in zip(row_seqs, row_texts, strict=True):
-            if seq <= after:
+    for row_after, seqs, events in rows:
+        if parts and size + len(events) > bytes_max:
+            return Page(after, parts[-1][0][-1], head, parts)
+        if row_after < after or len(events) > bytes_max:
+            last = seqs[-1]
+            seqs, events = _cut(after, bytes_max, seqs, events)
+            if not seqs:
                 continue
-            size += len(text)
-            if seqs and size > bytes_max:
-                return Page(after, seqs[-1], head, seqs, texts)
-            seqs.append(seq)
-            texts.append(text)
-    return Page(after, max(after, head), head, seqs, texts)
+            if seqs[-1] != last:
+                return Page(after, seqs[-1], head, [(seqs, events)])
+        parts.append((seqs, events))
+        size += len(events)
+    return Page(after, max(after, head), head, parts)
+
+
+def _cut(after: int, bytes_max: int, seqs: Sequence[int], events: str) -> tuple[Sequence[int], str]:
+    """What of a row comes after a cursor, at most `bytes_max` characters or one event."""
+    start = bisect_right(seqs, after)
+    texts = events.split(SEPARATOR)
+    sizes = accumulate(map(len, texts[start:]))
+    fitting = sum(1 for size in takewhile(lambda size: size <= bytes_max, sizes))
+    end = start + max(fitting, 1)
+    return seqs[start:end], SEPARATOR.join(texts[start:end])

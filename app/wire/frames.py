@@ -5,6 +5,7 @@ No I/O, no clock. The text of an event is never looked into: frames are joined f
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -57,7 +58,8 @@ def split(texts: list[str], bytes_max: int) -> int:
     return len(texts)
 
 
-def events_frame(after: int, through: int, texts: list[str]) -> str:
+def events_frame(after: int, through: int, texts: Iterable[str]) -> str:
+    """`texts`: encoded events, or several of them joined by commas."""
     return f'{{"type":"events","after":{after},"through":{through},"events":[{",".join(texts)}]}}'
 
 

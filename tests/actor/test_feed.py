@@ -170,7 +170,8 @@ class Shelf:
         head = self.head
         await self.gate.wait()
         seqs = list(range(after + 1, min(after + 11, head + 1)))
-        return Page(after, seqs[-1] if seqs else after, head, seqs, [self.text.format(seq) for seq in seqs])
+        parts = [([seq], self.text.format(seq)) for seq in seqs]
+        return Page(after, seqs[-1] if seqs else after, head, parts)
 
 
 @virtual

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import uvloop
 
-from app.agent import Agent
+from app.agent import Agent, tool
 from app.agent.model import Delta, Finished, Request, TextDelta
+from app.core.events import Call
 from app.main import Server, bind, house_of
 from app.settings import read
 from app.store.archive import Archive
@@ -27,9 +28,17 @@ from app.store.log_memory import MemoryLog
 from app.store.log_sqlite import SqliteLog
 from app.store.sqlite import Database
 
+CALLS_A_STEP = 4
+
+
+@tool(rerun="safe")
+async def measure(number: int) -> str:
+    """Measure something; the result is about as long as results are."""
+    return f"Measurement {number}: " + "a line of what a tool usually has to say. " * 5
+
 
 class Metronome:
-    """Streams the time, `rate` times a second, for so many seconds."""
+    """Streams the time, `rate` times a second, for so many seconds; told "work N", it calls N tools instead."""
 
     name = "metronome"
 
@@ -38,6 +47,10 @@ class Metronome:
         self._pieces = int(rate * seconds)
 
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
+        if str(request.messages[0]["content"]).startswith("work "):
+            async for delta in self._work(request):
+                yield delta
+            return
         due = asyncio.get_running_loop().time()
         for _ in range(self._pieces):
             due += self._pause
@@ -45,12 +58,24 @@ class Metronome:
             yield TextDelta(f"{time.monotonic_ns()} ")
         yield Finished("stop", [])
 
+    async def _work(self, request: Request) -> AsyncIterator[Delta]:
+        done = sum(message["role"] == "tool" for message in request.messages)
+        if done >= int(request.messages[0]["content"].split()[1]):
+            yield TextDelta("Done.")
+            yield Finished("stop", [])
+            return
+        numbers = range(done, done + CALLS_A_STEP)
+        calls = [Call(call=f"call-{number}", tool="measure", arguments=f'{{"number":{number}}}') for number in numbers]
+        yield Finished("tool_calls", calls)
+
     async def close(self) -> None:
         pass
 
 
 async def main(store: str, port: int, data: Path, rate: float, seconds: float) -> None:
-    settings = read({"PORT": str(port), "HOLDFAST_DATA": str(data), "HOLDFAST_RUNS_MAX": "10000"})
+    settings = read(
+        {"PORT": str(port), "HOLDFAST_DATA": str(data), "HOLDFAST_RUNS_MAX": "10000", "HOLDFAST_STEPS_MAX": "10000"}
+    )
     database: Database | None = None
     log: EventLog = MemoryLog()
     archive: Archive = MemoryArchive()
@@ -60,7 +85,7 @@ async def main(store: str, port: int, data: Path, rate: float, seconds: float) -
         sqlite_log = SqliteLog(database)
         await sqlite_log.start()
         log, archive = sqlite_log, SqliteArchive(database)
-    house = house_of(settings, {"a": Agent("a")}, Metronome(rate, seconds), log, archive)
+    house = house_of(settings, {"a": Agent("a", tools=[measure])}, Metronome(rate, seconds), log, archive)
     await house.directory.start()
     await Server(settings, house).serve(sockets=[bind(settings)])
     print(f"cpu {time.process_time()}", flush=True)

@@ -114,7 +114,13 @@ class Variants(RuleBasedStateMachine):
 
     @rule(name=NAMES, cursor=st.integers(-1, 60), bytes_max=st.integers(0, 40))
     def read(self, name: str, cursor: int, bytes_max: int) -> None:
-        self.both(lambda variant: variant.read(name, cursor, bytes_max))
+        self.both(lambda variant: _read_on(variant, name, cursor, bytes_max))
+
+    @rule(name=NAMES, after=st.integers(0, 30), length=st.integers(0, 60))
+    def merge(self, name: str, after: int, length: int) -> None:
+        through = min(after + length, self.heads.get(name, (1, 0))[1])
+        self.both(lambda variant: variant.merge(name, after, through))
+        self.appends = [one for one in self.appends if one.conversation != name or one.after >= through]
 
     @rule(name=NAMES, at=st.integers(1, 9))
     def delete(self, name: str, at: int) -> None:
@@ -143,12 +149,25 @@ class Variants(RuleBasedStateMachine):
         self.both(lambda variant: variant.items("ann", limit=9))
         self.both(lambda variant: variant.unfinished(0))
         for name in ("c", "d"):
-            self.both(lambda variant, name=name: variant.read(name, 0, 10_000))  # type: ignore[misc]
+            self.both(lambda variant, name=name: _read_on(variant, name, 0, 10_000))  # type: ignore[misc]
             answer = self.both(lambda variant, name=name: variant.head(name))  # type: ignore[misc]
             if answer[0] == "returned":
                 self.heads[name] = answer[1].epoch, answer[1].head
             else:
                 self.heads.pop(name, None)
+
+
+async def _read_on(log: EventLog, name: str, cursor: int, bytes_max: int) -> tuple[int, int, list[int], list[str]]:
+    """All that comes after a cursor, page by page: where a page ends is a variant's own business, within the bound."""
+    seqs: list[int] = []
+    texts: list[str] = []
+    page = await log.read(name, cursor, bytes_max)
+    while page.seqs:
+        assert len(page.seqs) == 1 or sum(map(len, page.texts)) <= bytes_max
+        seqs += page.seqs
+        texts += page.texts
+        page = await log.read(name, page.through, bytes_max)
+    return page.through, page.head, seqs, texts
 
 
 async def _answer(ask: Callable[[EventLog], Awaitable[Any]], log: EventLog) -> tuple[str, Any]:
