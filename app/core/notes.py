@@ -17,8 +17,7 @@ from app.core.errors import Rejected
 from app.core.events import NoteKind
 from app.core.ledger import Ledger
 
-_END = re.compile("</(?=note)", re.IGNORECASE)
-_NO_END = r"<\\/"
+_END = re.compile("<(?=/note)", re.IGNORECASE)
 KINDS: tuple[NoteKind, ...] = get_args(NoteKind)
 
 _HEADING = """# Notes
@@ -64,7 +63,7 @@ def save_tool_note(ledger: Ledger, command: c.SaveNote) -> None:
     elif (before.kind, before.text) == (kind, text):
         return
     place = {"run": effect.run, "path": effect.path, "call": effect.call}
-    checkpoint = {"task": draft.task, "result": draft.result, "next": draft.next}
+    checkpoint = {"task": draft.task, "result": draft.result, "next": draft.next or None}
     ledger.emit(e.NoteSaved(**place, note=id, kind=kind, text=text, **checkpoint))  # type: ignore[arg-type]
 
 
@@ -75,8 +74,8 @@ def note_id(effect: c.ToolCall, number: int) -> str:
 
 def _checkpoint(draft: c.Draft) -> str:
     """What a checkpoint says as one text."""
-    lines = [f"Done: {draft.task}", f"Result: {draft.result}" if draft.result else "", f"Next: {draft.next}"]
-    return "\n".join(line for line in (lines if draft.next else lines[:2]) if line)
+    parts = {"Done": draft.task, "Result": draft.result, "Next": draft.next}
+    return "\n".join(f"{name}: {text}" for name, text in parts.items() if text)
 
 
 def _check_text(text: str) -> None:
@@ -128,5 +127,5 @@ def _newest(notes: list[e.NoteSaved]) -> list[e.NoteSaved]:
 
 
 def _fenced(text: str) -> str:
-    """A note that ended itself would go on as if its text were ours."""
-    return f"<note>{_END.sub(_NO_END, text)}</note>"
+    """A note that ended itself would go on as if its text were ours: its own end marks get a space."""
+    return f"<note>{_END.sub('< ', text)}</note>"

@@ -181,11 +181,11 @@ async def test_003_14_the_environment_with_references(server: Server, story: Sto
 
 
 async def test_003_2_what_was_noted_first_is_told_in_the_last_request(server: Server, story: Story) -> None:
-    """003-2: a fact of the first run is in the request of the 20th, once and not once per run."""
+    """003-2: a fact of the first run is in the request of the 40th, once and not once per run."""
     tab = await server.open(agent="keeper")
     story.then(use(saved("knowledge")))
     story.brain = lambda _: say("Yes.")
-    for number in range(1, 21):
+    for number in range(1, 41):
         await tab.do("prompt", text=story.says(f"Question {number}"))
         await tab.ended(number)
     assert system(story.calls[-1]).count(f"<note>{SAID['knowledge']}</note>") == 1
