@@ -184,6 +184,15 @@ def test_a_call_that_is_over_saves_nothing() -> None:
         other.report(old)
 
 
+def test_a_call_that_has_not_begun_saves_nothing() -> None:
+    stage = Stage()
+    stage.prompt()
+    stage.reply("", "safe")
+    with pytest.raises(Rejected):
+        stage.report(c.SaveNote(stage.tool("k1"), 1, draft()))
+    assert not stage.all(e.NoteSaved)
+
+
 @pytest.mark.parametrize("kind", ["", "todo", "Progress"])
 def test_a_kind_that_is_none_is_refused(kind: str) -> None:
     assert Desk().save_refused(draft(kind=kind)) == "bad_command"
