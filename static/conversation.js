@@ -11,6 +11,7 @@ import { tell, tellConnection, tellWaiting } from './notify.js';
 import { Outbox } from './outbox.js';
 import { toast } from './toast.js';
 import { Transcript } from './transcript.js';
+import { Notes } from './view_notes.js';
 import { connectionWords } from './words.js';
 
 const FAR_BEHIND = 500; // events: so far from the end nothing is drawn, it would be over before it is seen
@@ -31,6 +32,7 @@ export class Conversation {
   #outbox;
   #connection;
   #transcript;
+  #notes;
   #onchange;
 
   /** `onchange()`: the title may have changed. */
@@ -40,6 +42,7 @@ export class Conversation {
     this.#composer = composer;
     this.#onchange = onchange;
     this.#transcript = new Transcript(this.#context());
+    this.#notes = new Notes(() => this.#viewer?.id);
     composer.open(conversation, {
       submit: (type, text, interrupt) => this.#submit(type, text, interrupt),
       stop: () => this.#stop(),
@@ -73,6 +76,7 @@ export class Conversation {
     cancelAnimationFrame(this.#frame);
     this.#connection.stop();
     this.#transcript.stop();
+    this.#notes.stop();
     $('gone').hidden = true;
   }
 
@@ -83,6 +87,7 @@ export class Conversation {
       reset: () => {
         this.#state = initial();
         this.#transcript.reset();
+        this.#notes.stop();
         this.#schedule();
       },
       attached: ({ viewer, limits, now }) => {
@@ -202,6 +207,7 @@ export class Conversation {
   #draw() {
     const state = this.#state;
     if (this.#behind < FAR_BEHIND) this.#transcript.draw(state, this.#unsent());
+    this.#notes.draw(state);
     this.#head.name(this.title, state.agent);
     this.#composer.show({
       status: status(state),

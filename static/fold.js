@@ -8,12 +8,14 @@
    event that touched it: a view redraws an item when, and only when, `changed` has moved. */
 
 import { line, push } from './fold_items.js';
+import { noteSaved } from './fold_notes.js';
 import {
-  approvalDecided, attemptEnded, doubtSettled, personNeeded, stepStarted, streamed, toolEnded, toolProgressed, toolSettled,
+  approvalDecided, attemptEnded, contextCompacted, doubtSettled, personNeeded, stepStarted, streamed, toolEnded, toolProgressed, toolSettled,
   toolStarted,
 } from './fold_work.js';
 
 export { callKey } from './fold_items.js';
+export { notebook } from './fold_notes.js';
 
 export function initial() {
   return {
@@ -24,6 +26,8 @@ export function initial() {
     queue: [], // words that are on their way, in the order of acceptance
     open: new Map(), // call key -> the open approval.requested or doubt.raised event
     always: new Set(), // tools that need no approval any more
+    notes: new Map(), // note -> what was saved
+    noted: 0, // seq of the last note
     items: [],
     words: new Map(), // message -> its item
     calls: new Map(), // call key -> its card
@@ -169,7 +173,7 @@ const happened = {
   'always.revoked': (state, event) => state.always.delete(event.tool) && line(state, event),
   'doubt.raised': personNeeded('doubt'),
   'doubt.settled': doubtSettled,
-  'context.compacted': line,
-  'note.saved': line,
+  'context.compacted': contextCompacted,
+  'note.saved': noteSaved,
   'archive.flushed': silent,
 };

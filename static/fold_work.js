@@ -52,6 +52,13 @@ export function attemptEnded(phase) {
   };
 }
 
+/** People see all that was summarised for the model; a line says that, and the summariser's work is counted. */
+export function contextCompacted(state, event) {
+  const { before, after, summary, at, usage } = event;
+  push(itemsOf(state, event), { kind: 'compacted', key: `compacted:${event.seq}`, before, after, summary, at }, event);
+  if (usage && state.run) state.run.usage = usageOf(state.run.usage, usage);
+}
+
 // --- a tool call: one card, whose phase is asked, approval, approved, running, doubt, returned or failed
 
 function cardOf(state, event, more) {

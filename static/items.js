@@ -5,9 +5,11 @@
 import { h } from './dom.js';
 import { CallView } from './view_call.js';
 import { ReplyView } from './view_reply.js';
-import { EndView, LineView, WordsView } from './view_words.js';
+import { CompactedView, EndView, LineView, WordsView } from './view_words.js';
 
-const views = { prompt: WordsView, hint: WordsView, reply: ReplyView, call: CallView, line: LineView, end: EndView };
+const views = {
+  prompt: WordsView, hint: WordsView, reply: ReplyView, call: CallView, line: LineView, compacted: CompactedView, end: EndView,
+};
 
 export class Items {
   #context;

@@ -1,7 +1,7 @@
 /* A person's words in the transcript, neutral lines, and how a run ended. */
 
 import { h, setText } from './dom.js';
-import { count, duration, fullTime, outcomes, sentence, tokens, tokensInFull, who, wordsState } from './words.js';
+import { compactedWords, count, duration, fullTime, outcomes, sentence, tokens, tokensInFull, who, wordsState } from './words.js';
 
 export class WordsView {
   #context;
@@ -43,6 +43,21 @@ export class LineView {
   update({ event }) {
     setText(this.element, sentence(event, this.#context.viewer()));
     this.element.title = fullTime(event.at);
+  }
+}
+
+/** That the model has a summary from here on, and, to unfold, which. */
+export class CompactedView {
+  constructor() {
+    this.element = h('div', { class: 'line' });
+  }
+
+  update({ before, after, summary, at }) {
+    const words = compactedWords({ before, after });
+    this.element.title = fullTime(at);
+    this.element.replaceChildren(summary
+      ? h('details', {}, h('summary', {}, words), h('div', { class: 'plain', dir: 'auto' }, summary))
+      : words);
   }
 }
 

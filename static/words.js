@@ -1,5 +1,7 @@
 /* Every sentence that the page says by itself, and how it writes numbers and times. Pure; no DOM. */
 
+import { visible } from './exact.js';
+
 const number = new Intl.NumberFormat();
 const compact = new Intl.NumberFormat(undefined, { notation: 'compact', maximumFractionDigits: 1 });
 const timeOfDay = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
@@ -64,7 +66,21 @@ const suspensions = {
   retry: 'Paused: the model’s provider is not answering. It goes on by itself.',
 };
 
-const fewer = ({ before, after }) => `${compact.format(before)} → ${compact.format(after)}`;
+export const compactedWords = ({ before, after }) =>
+  `Context compacted: ${number.format(before)} → ${number.format(after)} tokens`;
+
+export const noteKinds = {
+  progress: 'Progress', knowledge: 'Knowledge', environment: 'Environment', decision: 'Decisions',
+};
+
+export const notesWords = (n) => (n ? count(n, 'note') : 'Notes');
+
+const NOTE_CHARS = 160; // of a note in the transcript; the panel has all of it
+
+const brief = (text) => {
+  const line = text.replace(/\s+/g, ' ');
+  return line.length > NOTE_CHARS ? `${line.slice(0, NOTE_CHARS - 1)}…` : line;
+};
 
 /** What a neutral line of the transcript says. */
 export function sentence(event, viewer) {
@@ -74,9 +90,7 @@ export function sentence(event, viewer) {
     case 'run.resumed': return 'Goes on.';
     case 'suspension.requested': return 'Pauses at the end of this step.';
     case 'always.revoked': return `${event.tool} needs approval again (${who(event.by, viewer)}).`;
-    case 'context.compacted':
-      return `Older messages were summarised for the model (${fewer(event)} tokens). Nothing is lost here.`;
-    case 'note.saved': return `Note (${event.kind}): ${event.text}`;
+    case 'note.saved': return `Note (${event.kind}): ${visible(brief(event.text))}`;
     default: return `Something happened that this page is too old to show: ${event.type}`;
   }
 }

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import httpx2
 
+from app.agent import Agent
+
 TOP = Path(__file__).resolve().parents[1]
 
 
@@ -43,6 +45,14 @@ async def test_the_example_is_served_from_an_empty_directory(tmp_path: Path) -> 
         if server.returncode is None:
             server.send_signal(signal.SIGTERM)
         assert await server.wait() == 0
+
+
+def test_every_example_makes_an_agent() -> None:
+    examples = re.findall(r"```python\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    for number, text in enumerate(examples):
+        made: dict[str, object] = {"__name__": f"example{number}"}
+        exec(compile(text, f"README.md, example {number}", "exec", dont_inherit=True), made)
+        assert isinstance(made["agent"], Agent)
 
 
 def test_the_example_is_short() -> None:

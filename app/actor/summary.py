@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from app.core.bounds import TITLE_CHARS_MAX
+from app.core.events import Json, NoteSaved
+from app.core.notes import current_task
 from app.core.plan import Plan
 from app.core.state import RunRecord, State, Words
 from app.store.archive import ArchivedConversation, ArchivedRun
 from app.store.event_log import Item
 
 EXCERPT_CHARS = 60
+NOTE_FIELDS = ("note", "kind", "text", "at", "by", "run", "call", "task", "result", "next")
 
 
 def shown_title(state: State) -> str:
@@ -67,3 +72,24 @@ def archived_run(conversation: str, record: RunRecord) -> ArchivedRun:
         error=record.error,
         result=record.result,
     )
+
+
+def note_json(note: NoteSaved) -> Json:
+    """A note as the API answers it."""
+    return {name: value for name in NOTE_FIELDS if (value := getattr(note, name)) is not None}
+
+
+def notes_of(state: State) -> Json:
+    """The state that an agent keeps outside its context: what is done, what it works on, what else it noted."""
+    done = [note for note in state.notes if note.task is not None]
+    return {
+        "completed": [{"task": note.task, "result": note.result, "timestamp": iso_time(note.at)} for note in done],
+        "current_task": current_task(state.notes),
+        "notes": [note_json(note) for note in state.notes if note.task is None],
+    }
+
+
+def iso_time(at: int) -> str:
+    """ISO 8601 of ms since the Unix epoch, in UTC, to the ms."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

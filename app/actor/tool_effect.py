@@ -16,6 +16,7 @@ from typing import Any
 
 from app.actor.patience import until_stored
 from app.actor.surroundings import Surroundings
+from app.actor.tool_notes import ToolNotes
 from app.agent.context import Cancelled, ToolContext, ToolError
 from app.agent.tools import Tool
 from app.core.bounds import RESULT_CHARS_MAX
@@ -138,10 +139,15 @@ class ToolWork:
         """A result that is too large for its event is kept whole and cut with a note that says where it is."""
         if len(text) <= RESULT_CHARS_MAX:
             return text, False
-        ref = "/".join((self.effect.run, *self.effect.path, self.effect.call))
+        ref = self._reference
         await until_stored(lambda: self._around.log.keep(self._conversation, ref, text))
         note = f"\n[cut: {len(text):,} characters in all, kept as {ref}]"
         return text[: RESULT_CHARS_MAX - len(note)] + note, True
+
+    @property
+    def _reference(self) -> str:
+        """The name of this call's result among the texts that are kept."""
+        return "/".join((self.effect.run, *self.effect.path, self.effect.call))
 
     def _safe(self, text: str) -> str:
         """What a tool says, as the log may hold it."""
@@ -153,7 +159,9 @@ class ToolWork:
             call_id=self.effect.call,
             conversation_id=self._conversation,
             run_id=self.effect.run,
+            reference=self._reference,
             on_progress=progress,
+            notes=ToolNotes(self.effect, self._submit, self._safe),
             cancelled=stopping,
         )
 

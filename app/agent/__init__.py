@@ -1,7 +1,8 @@
 """What the author of an agent needs, and nothing else: `from app.agent import Agent, ToolContext, tool`."""
 
 from app.agent.agents import Agent
-from app.agent.context import Cancelled, ToolContext
+from app.agent.context import Cancelled, NoteRefused, ToolContext
+from app.agent.notes import checkpoint, save_note
 from app.agent.tools import Tool, tool
 
-__all__ = ["Agent", "Cancelled", "Tool", "ToolContext", "tool"]
+__all__ = ["Agent", "Cancelled", "NoteRefused", "Tool", "ToolContext", "checkpoint", "save_note", "tool"]

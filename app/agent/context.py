@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
+from app.core.commands import Draft
 from app.core.errors import HoldfastError
+from app.core.events import NoteKind
 
 PROGRESS_CHARS_MAX = 500
 
@@ -39,14 +42,26 @@ class ToolError(HoldfastError):
         self.message = message
 
 
+class NoteRefused(HoldfastError):
+    """A note was not saved: it is empty or too long, the conversation holds too many, or the call is over."""
+
+
+class Notes(Protocol):
+    """Where a call's notes go; both return when the note is durable. Raise NoteRefused."""
+
+    async def save(self, draft: Draft) -> None: ...
+    def save_and_wait(self, draft: Draft) -> None: ...
+
+
 class ToolContext:
     """One call as its tool sees it.
 
     `call_id` is the same when a `rerun="safe"` tool is run again: use it as the idempotency key. `conversation_id` and
-    `run_id` say where the call belongs. All of it may be used from any thread.
+    `run_id` say where the call belongs; `reference` is the name under which its result can be found again. All of it
+    may be used from any thread.
     """
 
-    __slots__ = ("_cancelled", "_on_progress", "call_id", "conversation_id", "run_id")
+    __slots__ = ("_cancelled", "_notes", "_on_progress", "call_id", "conversation_id", "reference", "run_id")
 
     def __init__(
         self,
@@ -54,13 +69,17 @@ class ToolContext:
         call_id: str,
         conversation_id: str,
         run_id: str,
+        reference: str,
         on_progress: Callable[[str | None, float | None], None],
+        notes: Notes,
         cancelled: threading.Event,
     ) -> None:
         self.call_id = call_id
         self.conversation_id = conversation_id
         self.run_id = run_id
+        self.reference = reference
         self._on_progress = on_progress
+        self._notes = notes
         self._cancelled = cancelled
 
     @property
@@ -79,6 +98,22 @@ class ToolContext:
             fraction = float(fraction)
             fraction = None if math.isnan(fraction) else min(1.0, max(0.0, fraction))
         self._on_progress(text, fraction)
+
+    async def note(self, kind: NoteKind, text: str) -> None:
+        """Saves a note of the conversation, up to 4,000 characters; when this returns, no crash can lose it.
+
+        It is put before the model from its next step on, for good. A repeated call (`rerun`) does not save it twice.
+        Raises NoteRefused.
+        """
+        await self._notes.save(Draft(kind, text))
+
+    def note_sync(self, kind: NoteKind, text: str) -> None:
+        """As `note`, for tools that are no coroutines: waits in their thread."""
+        self._notes.save_and_wait(Draft(kind, text))
+
+    async def checkpoint(self, task: str, result: str, next: str | None = None) -> None:
+        """Saves a progress note: this task is done, this came of it, and `next` is the task from now on."""
+        await self._notes.save(Draft("progress", task=task, result=result, next=next))
 
     def _cancel(self) -> None:
         """For `Tool.run` only: asks the call to stop."""

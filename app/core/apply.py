@@ -45,7 +45,7 @@ def apply(state: State, event: Event) -> None:
         case e.ActorDrained():
             state.drained = True
         case e.NoteSaved():
-            state.notes.append(event)
+            _note_saved(state, event)
         case e.AlwaysRevoked():
             state.always = {names for names in state.always if names[-1] != event.tool}
         case e.ArchiveFlushed():
@@ -66,6 +66,12 @@ def _activated(state: State, event: e.ActorActivated) -> None:
     if state.run and state.run.status == "running" and not state.drained:
         state.run.crashes += 1
     state.drained = False
+
+
+def _note_saved(state: State, event: e.NoteSaved) -> None:
+    known = [note.note for note in state.notes]
+    place = known.index(event.note) if event.note in known else len(known)
+    state.notes = [*state.notes[:place], event, *state.notes[place + 1 :]]
 
 
 # --- a person's words

@@ -49,7 +49,7 @@ def apply_at_level(state: State, run: Run, level: Level, event: Event) -> None:
 
 
 def _step_started(state: State, run: Run, level: Level, event: e.StepStarted) -> None:
-    level.step, level.attempt, level.asking = event.step, event.attempt, True
+    level.step, level.attempt, level.asking, level.notes = event.step, event.attempt, True, state.notes
     level.text, level.text_length, level.reasoning, level.reasoning_length = [], 0, [], 0
     level.reply, level.batch, level.retry_at = None, {}, None
     if not event.path:

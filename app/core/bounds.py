@@ -17,6 +17,13 @@ ATTEMPT_BYTES_MAX = 800_000
 RESULT_CHARS_MAX = 65_536
 """Characters of a tool's result or arguments in an event; the whole is kept and readable by reference."""
 
+NOTE_CHARS_MAX = 4_000
+NOTES_MAX = 200
+"""Characters of a note, and notes of a conversation."""
+
+NOTES_TOLD_CHARS_MAX = 16_000
+"""Characters of notes that every model call gets; where there are more, the oldest are left out and counted."""
+
 EVENT_BYTES_MAX = 900_000
 FRAME_BYTES_MAX = 1_000_000
 """Encoded bytes of an event, and of a frame to the client."""

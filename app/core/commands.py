@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from app.core.events import Call, Failure, Json, Path, Usage
+from app.core.events import Call, Failure, Json, NoteKind, Path, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,12 @@ class Rename(ClientCommand, tag="rename", frozen=True):
     title: str
 
 
-FromClient = Prompt | Hint | Withdraw | Approve | Deny | Revoke | Settle | Cancel | Suspend | Resume | Rename
+class Note(ClientCommand, tag="note", frozen=True):
+    kind: NoteKind
+    text: str
+
+
+FromClient = Prompt | Hint | Withdraw | Approve | Deny | Revoke | Settle | Cancel | Suspend | Resume | Rename | Note
 
 
 # --- what the house says to itself
@@ -228,6 +233,26 @@ class Progressed:
 
 
 @dataclass(frozen=True, slots=True)
+class Draft:
+    """What a tool wants noted. `kind` is whatever it said; a checkpoint has `task` and `result`, and no text yet."""
+
+    kind: str
+    text: str = ""
+    task: str | None = None
+    result: str | None = None
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SaveNote:
+    """A running tool's note. `number` counts the notes of one try of the call, from 1."""
+
+    effect: ToolCall
+    number: int
+    draft: Draft
+
+
+@dataclass(frozen=True, slots=True)
 class ToolEnded:
     """The truth about a call: its result or its failure, also when it comes too late. `ms`: how long it took."""
 
@@ -246,6 +271,6 @@ class Flushed:
 
 Internal = (
     Create | Activate | Take | Drain | Wake | Admitted | Streamed | Replied | AttemptFailed | ToolStarting | Progressed
-    | ToolEnded | Flushed
+    | SaveNote | ToolEnded | Flushed
 )  # fmt: skip
 Command = FromClient | Internal

@@ -3,7 +3,7 @@
 One door for people, programs and the runner. A client command that was accepted once is answered for ever with its
 first seq; a refused one raises `Rejected` and leaves the state as it was; an accepted one leaves at least one event
 that carries its id. The rules for a person's words and for the run's course are here, those for approvals and doubts
-in permissions.py, those for what effects report in reports.py; what then follows by itself in follow.py.
+in permissions.py, for notes in notes.py, for what effects report in reports.py; what follows by itself in follow.py.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from app.core.errors import Rejected
 from app.core.events import Event
 from app.core.follow import follow, is_interrupted
 from app.core.ledger import Ledger
+from app.core.notes import save_client_note
 from app.core.permissions import approve, deny, revoke, settle
-from app.core.reports import attempt_failed, progressed, replied, streamed, tool_ended, tool_starting
+from app.core.reports import attempt_failed, noted, progressed, replied, streamed, tool_ended, tool_starting
 from app.core.state import Run, State
 
 DRAINING = "The server is going down; try again in a moment."
@@ -80,6 +81,8 @@ def _client(ledger: Ledger, command: FromClient, rules: Rules) -> str | None:
             _resume(ledger, command)
         case c.Rename():
             _rename(ledger, command)
+        case c.Note():
+            save_client_note(ledger, command)
         case _:
             assert_never(command)
     return None
@@ -105,6 +108,8 @@ def _internal(ledger: Ledger, command: c.Internal, rules: Rules) -> None:
             tool_starting(ledger, command, rules)
         case c.Progressed():
             progressed(ledger, command)
+        case c.SaveNote():
+            noted(ledger, command)
         case c.ToolEnded():
             tool_ended(ledger, command)
         case c.Flushed():

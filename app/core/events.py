@@ -16,6 +16,7 @@ import msgspec
 
 Path = tuple[str, ...]
 Json = dict[str, Any]
+NoteKind = Literal["progress", "knowledge", "environment", "decision"]
 
 
 class Event(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="type"):
@@ -325,9 +326,19 @@ class ContextCompacted(Event, tag="context.compacted"):
 
 
 class NoteSaved(Event, tag="note.saved"):
+    """`by`: who said it over the wire, or `call`: the call whose tool wrote it. A checkpoint has `task` and `result`.
+
+    The id of a note that is there already: the try of a repeated call has written another text, which takes its place.
+    """
+
     note: str
-    kind: Literal["progress", "knowledge", "environment", "decision"]
+    kind: NoteKind
     text: str
+    by: str | None = None
+    call: str | None = None
+    task: str | None = None
+    result: str | None = None
+    next: str | None = None
 
 
 class ArchiveFlushed(Event, tag="archive.flushed"):

@@ -1,4 +1,4 @@
-"""What effects report: text, replies, failures, results.
+"""What effects report: text, replies, failures, notes, results.
 
 A report of an effect that the state no longer knows is dropped, with one exception: what a call that had been given up
 turned out to have done is kept as `tool.settled`.
@@ -21,8 +21,10 @@ from app.core.catalogue import Rules
 from app.core.codec import digest
 from app.core.commands import ModelCall, ToolCall
 from app.core.endings import end_attempt, fail
+from app.core.errors import Rejected
 from app.core.events import Call, Failure, Path, Usage
 from app.core.ledger import Ledger
+from app.core.notes import save_tool_note
 from app.core.state import Level, OpenCall, Run
 
 NO_TEXT = "(no text)"
@@ -224,6 +226,14 @@ def progressed(ledger: Ledger, command: c.Progressed) -> None:
     ledger.emit(
         e.ToolProgressed(run=run.run, path=effect.path, call=call.call, text=command.text, fraction=command.fraction)
     )
+
+
+def noted(ledger: Ledger, command: c.SaveNote) -> None:
+    """Raises Rejected: its tool is told that nothing was saved."""
+    call = _open_call(ledger, command.effect)
+    if call is None or not call.runs:
+        raise Rejected("not_running", "The call is over; its note was not saved.")
+    save_tool_note(ledger, command)
 
 
 def tool_ended(ledger: Ledger, command: c.ToolEnded) -> None:

@@ -75,6 +75,7 @@ class Level:
     step: int = 0
     attempt: int = 0
     asking: bool = False
+    notes: list[e.NoteSaved] = field(default_factory=list)  # as the open attempt was told them
     text: list[str] = field(default_factory=list)
     text_length: int = 0
     reasoning: list[str] = field(default_factory=list)
@@ -190,7 +191,7 @@ class State:
     decisions: dict[CallId, Decided] = field(default_factory=dict)
     given_up: set[CallId] = field(default_factory=set)
     always: set[tuple[str, ...]] = field(default_factory=set)  # a tool, by the names that lead to it
-    notes: list[e.NoteSaved] = field(default_factory=list)
+    notes: list[e.NoteSaved] = field(default_factory=list)  # replaced by a new list, never changed
     runs: dict[str, RunRecord] = field(default_factory=dict)
     flushed: int = 0
     flush_due: int = 0

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from app.core import events as e
 from app.core.calls import parse_arguments
-from app.core.catalogue import Rules
+from app.core.catalogue import AgentSpec, Rules
 from app.core.codec import to_json
 from app.core.events import Json, Path
-from app.core.state import HistoryItem, State, Words
+from app.core.notes import put_before_the_model
+from app.core.state import HistoryItem, Level, State, Words
 
 CUT_CHARS = 2_000
 """So much of arguments that were too long for their event goes back to the model."""
@@ -22,10 +23,7 @@ def messages(state: State, path: Path, rules: Rules) -> list[Json]:
     """The messages of the next model call of a level."""
     assert state.run is not None
     level = state.run.levels[path]
-    agent = rules.agent(level)
-    told: list[Json] = []
-    if agent is not None and agent.instructions:
-        told.append({"role": "system", "content": agent.instructions})
+    told = _system(state, level, rules.agent(level))
     results: dict[str, Json] = {}
     for item in level.history:
         if isinstance(item, e.ApprovalDecided):
@@ -42,6 +40,14 @@ def tools(state: State, path: Path, rules: Rules) -> list[Json]:
     assert state.run is not None
     agent = rules.agent(state.run.levels[path])
     return [tool.schema for tool in agent.tools.values()] if agent is not None else []
+
+
+def _system(state: State, level: Level, agent: AgentSpec | None) -> list[Json]:
+    """The instructions, then the notes. An open attempt has the notes that it began with, whatever was saved since."""
+    notes = level.notes if level.asking else state.notes
+    parts = [agent.instructions if agent is not None else "", put_before_the_model(notes)]
+    content = "\n\n".join(part for part in parts if part)
+    return [{"role": "system", "content": content}] if content else []
 
 
 def _message(item: HistoryItem, results: dict[str, Json]) -> list[Json]:

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.actor.listing import item_json
-from app.actor.summary import archived_run
+from app.actor.summary import archived_run, note_json, notes_of
 from app.core.codec import to_json
 from app.core.errors import Rejected
 from app.core.events import Json
@@ -116,7 +116,7 @@ async def conversation(request: Request) -> Response:
 
     def more(state: State) -> Json:
         now = snapshot(state, "")
-        return {"approvals": now.approvals, "queued": now.queued, "usage": _usage(state), "notes": _notes(state)}
+        return {"approvals": now.approvals, "queued": now.queued, "usage": _usage(state), "notes": notes_of(state)}
 
     return answer({**shown, **await house.directory.ask(id, more)})
 
@@ -129,8 +129,10 @@ def _usage(state: State) -> Json:
     return usage
 
 
-def _notes(state: State) -> Json:
-    return {"completed": [], "current_task": None, "notes": [plain(note) for note in state.notes]}
+async def notes(request: Request) -> Response:
+    """`GET /api/conversations/{c}/notes`: all of them, checkpoints too, in order."""
+    house, id, *_ = await find_item(request, "read")
+    return answer({"notes": await house.directory.ask(id, lambda state: [note_json(note) for note in state.notes])})
 
 
 async def delete(request: Request) -> Response:

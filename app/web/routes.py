@@ -48,6 +48,7 @@ ROUTES = [
     Route("/api/conversations/{conversation}/commands", api.command, methods=["POST"]),
     Route("/api/conversations/{conversation}/events", events, methods=["GET"]),
     Route("/api/conversations/{conversation}/messages", api.messages, methods=["GET"]),
+    Route("/api/conversations/{conversation}/notes", api.notes, methods=["GET"]),
     Route("/api/conversations/{conversation}/kept/{ref:path}", api.kept, methods=["GET"]),
     Route("/api/conversations/{conversation}/continuation", continuations.show, methods=["GET"]),
     Route("/api/conversations/{conversation}/continuation/take", continuations.take, methods=["POST"]),

@@ -43,6 +43,8 @@ class Limits:
     sockets: int = 1000
     attempt_chars: int = bounds.ATTEMPT_CHARS_MAX
     result_chars: int = bounds.RESULT_CHARS_MAX
+    note_chars: int = bounds.NOTE_CHARS_MAX
+    notes: int = bounds.NOTES_MAX
     server_frame_bytes: int = bounds.FRAME_BYTES_MAX
     event_bytes: int = bounds.EVENT_BYTES_MAX
     heartbeat_seconds: float = 20

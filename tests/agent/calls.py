@@ -1,4 +1,4 @@
-"""What the tests of this room share: a call's context that remembers its progress."""
+"""What the tests of this room share: a call's context that remembers its progress and its notes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 
 from app.agent import ToolContext
+from app.core.commands import Draft
 
 
 @dataclass
@@ -14,6 +15,13 @@ class Watched:
 
     cancelled: threading.Event = field(default_factory=threading.Event)
     reports: list[tuple[str | None, float | None]] = field(default_factory=list)
+    drafts: list[Draft] = field(default_factory=list)
+
+    async def save(self, draft: Draft) -> None:
+        self.save_and_wait(draft)
+
+    def save_and_wait(self, draft: Draft) -> None:
+        self.drafts.append(draft)
 
     @property
     def context(self) -> ToolContext:
@@ -21,6 +29,8 @@ class Watched:
             call_id="call_1",
             conversation_id="conversation_1",
             run_id="run_1",
+            reference="run_1/call_1",
+            notes=self,
             on_progress=lambda text, fraction: self.reports.append((text, fraction)),
             cancelled=self.cancelled,
         )

@@ -1,19 +1,20 @@
 /* What test_fold.py asks of static/fold.js, inside Chromium. */
 
-import { apply, fold, initial, projection } from '/static/fold.js';
+import { apply, fold, initial, notebook, projection } from '/static/fold.js';
 
 const without = (name, value) => (name === 'changed' ? undefined : value);
 
 /** What a person sees of a state: everything but which event touched it last. */
-const shown = (state) => JSON.stringify({ ...projection(state), always: [...state.always], items: state.items }, without);
+const shown = (state) => JSON.stringify(
+  { ...projection(state), always: [...state.always], notes: notebook(state), items: state.items }, without);
 
-/** For each log, the projection after each event, as text. */
+/** For each log, the projection and the notes after each event, as text. */
 export function projections(logs) {
   return logs.map((log) => {
     const state = initial();
     return log.map((event) => {
       apply(state, event);
-      return JSON.stringify(projection(state));
+      return JSON.stringify({ ...projection(state), notes: notebook(state) });
     });
   });
 }

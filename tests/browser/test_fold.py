@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, Route
 
+from app.actor.summary import notes_of
 from app.core.apply import apply
 from app.core.codec import decode, encode
 from app.core.events import Event
@@ -58,13 +59,14 @@ def builtins(event: Event) -> dict[str, Any]:
 
 
 def projections(log: list[Event]) -> list[Any]:
-    """What `attached` would say after each event."""
+    """What `attached` would say after each event, and the `notes{}` of the conversation."""
     state, said = State(), []
     for event in log:
         apply(state, decode(encode(event)))
         now = snapshot(state, "L")
         fields = ("status", "agent", "title", "run", "approvals", "queued")
-        said.append(json.loads(msgspec.json.encode({name: getattr(now, name) for name in fields})))
+        told = {**{name: getattr(now, name) for name in fields}, "notes": notes_of(state)}
+        said.append(json.loads(msgspec.json.encode(told)))
     return said
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import random
+from typing import get_args
 
 from app.agent import Agent, tool
 from app.core import commands as c
 from app.core.catalogue import Rules
 from app.core.decide import decide
 from app.core.errors import Rejected
-from app.core.events import Call, Event, Failure, Json
+from app.core.events import Call, Event, Failure, Json, NoteKind
 from app.core.plan import plan
 from app.core.state import OpenCall, State
 
@@ -108,6 +109,8 @@ class World:
                     self.do(c.ToolStarting(effect))
                 elif chance.random() < 0.4:
                     self.do(c.Progressed(effect, chance.choice((None, "half way")), chance.choice((None, 0.5))))
+                elif chance.random() < 0.3:
+                    self.do(c.SaveNote(effect, chance.choice((1, 2)), self._draft()))
                 elif chance.random() < 0.7:
                     self.do(c.ToolEnded(effect, 120, result="done", truncated=chance.random() < 0.1))
                 else:
@@ -116,6 +119,11 @@ class World:
                 self.do(c.Admitted(effect))
             case c.ArchiveFlush():
                 self.do(c.Flushed(effect, self.state.seq))
+
+    def _draft(self) -> c.Draft:
+        task, following = self.chance.choice(("find", "eat")), self.chance.choice((None, "find", "eat"))
+        done = c.Draft("progress", task=task, result=self.chance.choice(("", "found")), next=following)
+        return self.chance.choice((done, c.Draft("knowledge", self.chance.choice(TEXTS[:2]))))
 
     def _model(self, effect: c.ModelCall) -> None:
         chance, level = self.chance, self.state.run.levels[effect.path]  # type: ignore[union-attr]
@@ -144,6 +152,7 @@ class World:
             c.Withdraw(id=id, target=chance.choice(words)),
             c.Rename(id=id, title=f"Dinner {id}"),
             c.Revoke(id=id, tool="reserve"),
+            c.Note(id=id, kind=chance.choice(get_args(NoteKind)), text=chance.choice(TEXTS[1:])),
         ]
         if chance.random() < 0.3:
             choices += [c.Cancel(id=id), c.Suspend(id=id), c.Resume(id=id, steps=20)]

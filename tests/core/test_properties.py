@@ -22,6 +22,7 @@ from app.core.apply import fold
 from app.core.codec import decode, encode
 from app.core.decide import decide
 from app.core.errors import Rejected
+from app.core.notes import put_before_the_model
 from app.core.plan import plan
 from app.core.transcript import messages
 from tests.core.world import DEEP, RULES, World
@@ -75,6 +76,8 @@ def test_a_refusal_changes_nothing(seed: int) -> None:
         c.Cancel(id="n7", run="none"),
         c.Rename(id="n8", title="t" * 201),
         c.Resume(id="n9", run="none"),
+        c.Note(id="n10", kind="decision", text=" "),
+        c.Note(id="n11", kind="decision", text="x" * 4_001),
     ]
     before = copy.deepcopy(world.state)
     for command in refused:
@@ -141,6 +144,34 @@ def test_the_model_is_sent_what_a_strict_provider_takes(seed: int) -> None:
         for path, level in run.levels.items() if run is not None else ():
             if level.asking:
                 check_strict(messages(world.state, path, DEEP_RULES))
+
+
+@worlds
+@often
+def test_what_is_asked_does_not_change_while_it_is_asked(seed: int) -> None:
+    """003-17: whatever is saved or said meanwhile, an open attempt's request is the one that it began with."""
+    world = World(random.Random(seed), DEEP_RULES)
+    began: dict[tuple[str, e.Path, int, int], list[e.Json]] = {}
+    for _ in range(STEPS):
+        world.step()
+        run = world.state.run
+        for path, level in run.levels.items() if run is not None else ():
+            if run is not None and level.asking:
+                told = messages(world.state, path, DEEP_RULES)
+                assert began.setdefault((run.run, path, level.step, level.attempt), told) == told
+
+
+@worlds
+@often
+def test_notes_are_saved_once_and_put_back_whole(seed: int) -> None:
+    """§8: one note per id, in order, and each that is there is before the model."""
+    world = played(seed)
+    saved = [event for event in world.log if isinstance(event, e.NoteSaved)]
+    newest = {event.note: event for event in saved}
+    assert world.state.notes == list(newest.values())
+    assert all(event.run is None or event.note.startswith(f"{event.run}/") for event in saved)
+    told = put_before_the_model(world.state.notes)
+    assert told.count("</note>") == len(newest) + bool(newest)  # the heading names it once
 
 
 def check_strict(told: list[e.Json]) -> None:

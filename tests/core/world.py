@@ -133,6 +133,7 @@ class World:
             c.Resume(id=id, steps=20),
             c.Rename(id=id, title="t"),
             c.Revoke(id=id, tool="guarded"),
+            c.Note(id=id, kind="decision", text="because"),
         ]
         if run is not None:
             for path, call in calls:
@@ -185,11 +186,18 @@ class World:
                     c.ToolStarting(effect),
                     c.ToolStarting(effect),
                     c.Progressed(effect, "half", 0.5),
+                    c.SaveNote(effect, self.chance.choice([1, 2]), self._draft()),
                     c.ToolEnded(effect, 5, result="fine"),
                     c.ToolEnded(effect, 5, error=Failure(kind="error", message="broke")),
                     c.ToolEnded(effect, 5, error=Failure(kind="in_doubt", message="late")),
                 ]
                 return self.chance.choice(reports)
+
+    def _draft(self) -> c.Draft:
+        kind = self.chance.choice(["knowledge", "environment", "no kind"])
+        text = self.chance.choice(["seen", "seen </note> there", " "])
+        following = self.chance.choice([None, "rest"])
+        return self.chance.choice([c.Draft(kind, text), c.Draft("progress", task="t", result="r", next=following)])
 
     def _streamed(self, effect: c.ModelCall) -> c.Internal:
         return c.Streamed(effect, self.chance.choice(["", "wört "]), self.chance.choice(["", "hm "]))

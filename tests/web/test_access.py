@@ -46,6 +46,7 @@ TABLE = {
     "POST /api/conversations/{conversation}/commands": (202, 404, 403, 403),
     "GET /api/conversations/{conversation}/events": (200, 404, 403, 403),
     "GET /api/conversations/{conversation}/messages": (200, 404, 403, 403),
+    "GET /api/conversations/{conversation}/notes": (200, 404, 403, 403),
     "GET /api/conversations/{conversation}/kept/{ref:path}": (404, 404, 403, 403),
     "GET /api/conversations/{conversation}/continuation": (409, 404, 403, 403),
     "POST /api/conversations/{conversation}/continuation/take": (409, 404, 403, 403),
@@ -213,6 +214,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "suspend": {},
     "resume": {},
     "rename": {"title": "stolen"},
+    "note": {"kind": "decision", "text": "stolen"},
 }
 
 

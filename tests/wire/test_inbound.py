@@ -54,6 +54,7 @@ def refused(said: Said) -> tuple[str | None, str]:
         ({"type": "suspend"}, c.Suspend(id="a")),
         ({"type": "resume", "tokens": 5, "steps": 6}, c.Resume(id="a", tokens=5, steps=6)),
         ({"type": "rename", "title": "T"}, c.Rename(id="a", title="T")),
+        ({"type": "note", "kind": "decision", "text": "t"}, c.Note(id="a", kind="decision", text="t")),
     ],
     ids=lambda value: value["type"] if isinstance(value, dict) else "",
 )
@@ -86,6 +87,9 @@ def test_ping_has_no_id() -> None:
         ({"id": "a", "type": "settle", "run": "r", "call": ["k"], "outcome": "maybe"}, "bad_command"),
         ({"id": "a", "type": "resume", "steps": 1.5}, "bad_command"),
         ({"id": "a", "type": "resume", "steps": True}, "bad_command"),
+        ({"id": "a", "type": "note", "text": "t"}, "bad_command"),
+        ({"id": "a", "type": "note", "kind": "todo", "text": "t"}, "bad_command"),
+        ({"id": "a", "type": "note", "kind": "decision", "text": 7}, "bad_command"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else value,
 )
