@@ -1,0 +1,232 @@
+"""What becomes of a level's history before its next request: nothing, references, or a summary (SEMANTICS.md §7).
+
+Asked at every step boundary, one thing at a time, until the request fits: large old results are told by reference from
+70 % on; from 85 % on what is recent is told in short where it alone is too large, then what is older is summarised.
+Every answer is an event, so that it is decided once; each takes something away for good, so that it ends. What a
+request holds is window.py's to say, how a summary comes about summarising.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from app.core import events as e
+from app.core.catalogue import Rules
+from app.core.codec import to_json
+from app.core.context import entered, kept_words, recent, text_of
+from app.core.events import Path, Shortened
+from app.core.ledger import Ledger
+from app.core.state import HistoryItem, Level, Run, Words
+from app.core.summarising import ITEM_PART, OVERFLOWS_MAX, added_chars, compacted, line, summarised_mechanically
+from app.core.window import CALL_CHARS, MESSAGE_CHARS, SHARES, Measure, measure
+
+REFERENCES_FROM = 70
+SUMMARY_FROM = 85
+"""Percent of what history may take."""
+
+GAIN_PERCENT = 10
+"""References are made where they take so much away, a fifth of it in need: every change costs the provider's cache."""
+
+HARDER_MAX = 2
+"""So often is a step compacted again because the provider has called it too long."""
+
+EXCERPT_CHARS_MIN = 200
+EXCERPT_CHARS_MAX = 800
+EXCERPT_PART = 40
+"""A reference shows a fortieth of what history may take, between these."""
+
+REFERENCE_CHARS = 200
+"""What a reference costs beside its excerpt: a text that is hardly longer stays whole."""
+
+_FOLLOWS = (e.ToolReturned, e.ToolFailed, e.ApprovalDecided)
+"""What never stands without the reply before it."""
+
+Fitting = Literal["fits", "compacted", "full"]
+
+
+def compact(
+    ledger: Ledger, run: Run, path: Path, level: Level, hints: Sequence[Words], model: str, rules: Rules
+) -> Fitting:
+    """Emits the next thing that is due before a level's next request. "full": it does not fit, and nothing helps.
+
+    The hints that wait count, but are left as they are as long as that is possible.
+    """
+    if level.too_long > HARDER_MAX:
+        return "full"
+    now = measure(ledger.state, path, rules, hints)
+    if now.percent < REFERENCES_FROM:
+        return "fits"
+    urgent = now.percent >= SUMMARY_FROM
+    at_work = _AtWork(ledger, run, path, level, now, model, rules)
+    if at_work.refer(at_work.old_results(), now.free * GAIN_PERCENT // (500 if urgent else 100)):
+        return "compacted"
+    if not urgent:
+        return "fits"
+    for hardness in range(min(level.too_long, len(SHARES) - 1), len(SHARES)):
+        if at_work.refer(at_work.oversized(hardness, hints), now.free * GAIN_PERCENT // 500) or at_work.summarise(
+            hardness
+        ):
+            return "compacted"
+        if now.asked <= now.window:
+            return "fits"
+    return "full"
+
+
+class _AtWork:
+    """One look at a level that has to become smaller; everything in characters."""
+
+    def __init__(
+        self, ledger: Ledger, run: Run, path: Path, level: Level, now: Measure, model: str, rules: Rules
+    ) -> None:
+        self._ledger, self._run, self._path, self._level = ledger, run, path, level
+        self._now, self._model, self._rules = now, model, rules
+        self._excerpt = min(max(now.free // EXCERPT_PART, EXCERPT_CHARS_MIN), EXCERPT_CHARS_MAX)
+        self._told = level.history[recent(level.history, level.context) :]
+
+    # --- references
+
+    def refer(self, texts: dict[int, int], least: int) -> bool:
+        """Tells these texts (seq → characters) by reference from now on, if that takes enough away."""
+        if not texts:
+            return False
+        least = max(least, 1)
+        shortened = [Shortened(of=seq, chars=chars) for seq, chars in sorted(texts.items())]
+        event = e.ContextCompacted(
+            from_=min(texts), to=max(texts), before=0, after=0, summary="", kind="references", shortened=shortened
+        )
+        return compacted(self._ledger, self._run, self._path, self._level, self._rules, event, least)
+
+    def old_results(self) -> dict[int, int]:
+        """Large results of all but the newest batch."""
+        old = self._told[: self._newest()]
+        return {item.seq: self._excerpt for item in old if isinstance(item, e.ToolReturned) and self._over(item, 0)}
+
+    def oversized(self, hardness: int, hints: Sequence[Words]) -> dict[int, int]:
+        """What is too large for its share by itself: results of the newest batch, messages of the person.
+
+        Hints that wait are touched only where nothing else can help.
+        """
+        shares, found = SHARES[hardness], dict[int, int]()
+        tail, most = self._now.free * shares.tail // 100, max(self._now.free * shares.words // 100, self._excerpt)
+        results = [item for item in self._told[self._newest() :] if isinstance(item, e.ToolReturned)]
+        if sum(self._chars(item) for item in results) > tail:
+            each = max(tail // len(results), self._excerpt)
+            found.update({item.seq: each for item in results if self._over(item, each)})
+        words = [item for item in self._told if isinstance(item, Words)] + kept_words(
+            self._level.history, self._level.context
+        )
+        if hardness == len(SHARES) - 1:
+            words += hints
+            most = max(most // max(len(hints), 1), self._excerpt)
+        found.update({item.seq: most for item in words if self._over(item, most)})
+        return found
+
+    def _newest(self) -> int:
+        """Where the newest reply and its results begin."""
+        replies = [index for index, item in enumerate(self._told) if isinstance(item, e.ModelReplied)]
+        return replies[-1] if replies else 0
+
+    def _over(self, item: Words | e.ToolReturned, chars: int) -> bool:
+        return self._chars(item) > max(chars, self._excerpt) + REFERENCE_CHARS
+
+    def _chars(self, item: Words | e.ToolReturned) -> int:
+        return len(text_of(item, self._level.context))
+
+    # --- a summary
+
+    def summarise(self, hardness: int) -> bool:
+        """Begins a summary of what is older than the tail, or of as much of it as a summariser can read at once."""
+        level, shares = self._level, SHARES[hardness]
+        end = self._tail(self._now.free * shares.tail // 100)
+        if not any(not isinstance(item, Words) for item in self._told[:end]):
+            return self._tighten(end, hardness)
+        if level.overflows < OVERFLOWS_MAX:
+            end = self._readable(end)
+        to = entered(self._told[end - 1])
+        started = e.CompactionStarted(
+            run=self._run.run,
+            path=self._path,
+            from_=entered(self._told[0]),
+            to=to,
+            attempt=level.summaries + 1,
+            model=self._model,
+            words=self._words(to, hardness),
+        )
+        if level.overflows >= OVERFLOWS_MAX:
+            return self._mechanical(started, hardness, None)
+        self._ledger.emit(started)
+        return True
+
+    def _tighten(self, end: int, hardness: int) -> bool:
+        """No reply is left to summarise: fewer messages of the person, a shorter summary, without a model."""
+        to = entered(self._told[end - 1]) if end else self._level.context.through
+        if not to:
+            return False
+        started = e.CompactionStarted(
+            from_=entered(self._told[0]) if end else to,
+            to=to,
+            attempt=0,
+            model="",
+            words=self._words(to, hardness),
+        )
+        return self._mechanical(started, hardness, max(self._now.free * GAIN_PERCENT // 500, 1))
+
+    def _mechanical(self, started: e.CompactionStarted, hardness: int, least: int | None) -> bool:
+        return summarised_mechanically(
+            self._ledger, self._run, self._path, self._level, started, self._rules, hardness=hardness, least=least
+        )
+
+    def _tail(self, chars: int) -> int:
+        """Where the recent part begins that stays as it is; never between a call and its result."""
+        start = end = len(self._told)
+        while end:
+            end -= 1
+            chars -= self._cost(self._told[end])
+            if chars < 0:
+                break
+            if not isinstance(self._told[end], _FOLLOWS):
+                start = end
+        return start
+
+    def _readable(self, end: int) -> int:
+        """Where the part ends that the summariser can read at once: at least one reply with its results."""
+        context = self._level.context
+        most = added_chars(context, self._rules, self._level.overflows)
+        reached = chars = 0
+        some = False
+        for index, item in enumerate(self._told[:end]):
+            if some and not isinstance(item, _FOLLOWS):
+                reached = index
+            chars += len(line(item, context, most // ITEM_PART))
+            some = some or not isinstance(item, Words)
+            if reached and chars > most:
+                return reached
+        return end
+
+    def _words(self, to: int, hardness: int) -> int:
+        """How many of the person's messages up to there stay as they are: the newest, at least one."""
+        most = self._now.free * SHARES[hardness].words // 100
+        older = [item for item in self._level.history if isinstance(item, Words) and item.told <= to]
+        kept = 0
+        for item in reversed(older):
+            most -= self._cost(item)
+            if most < 0 and kept:
+                break
+            kept += 1
+        return kept
+
+    def _cost(self, item: HistoryItem) -> int:
+        """About what an item takes in a request."""
+        match item:
+            case Words() | e.ToolReturned():
+                return MESSAGE_CHARS + self._chars(item)
+            case e.ModelReplied():
+                calls = sum(CALL_CHARS + len(call.tool) + len(call.arguments) for call in item.calls)
+                return MESSAGE_CHARS + len(item.text) + calls
+            case e.ModelInterrupted():
+                return MESSAGE_CHARS + len(item.text)
+            case e.ToolFailed():
+                return MESSAGE_CHARS + len(item.error.message)
+            case e.ApprovalDecided():
+                return MESSAGE_CHARS + len(to_json(item.arguments))
