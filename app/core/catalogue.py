@@ -66,8 +66,8 @@ class Rules:
     """What decisions depend on besides the state: the agents and the limits. Times in ms.
 
     `turns`: suspend after so many steps, again after each resume. `slice_ms`: park and go on after so long.
-    `context_tokens`: the model's window. `admit`: a place among the runs at work is free. `draining`: this process goes;
-    nothing new is begun.
+    `context_tokens`: the model's window. `admit`: a place among the runs at work is free.
+    `draining`: this process goes; nothing new is begun.
     """
 
     agents: Mapping[str, AgentSpec]

@@ -8,25 +8,23 @@ request holds is window.py's to say, how a summary comes about summarising.py's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from app.core import events as e
-from app.core.catalogue import Rules
 from app.core.codec import to_json
 from app.core.context import entered, kept_words, recent, text_of
-from app.core.events import Path, Shortened
-from app.core.ledger import Ledger
-from app.core.state import HistoryItem, Level, Run, Words
-from app.core.summarising import ITEM_PART, OVERFLOWS_MAX, added_chars, compacted, line, summarised_mechanically
-from app.core.window import CALL_CHARS, MESSAGE_CHARS, SHARES, Measure, measure
+from app.core.events import Shortened
+from app.core.state import HistoryItem, Words
+from app.core.summarising import ITEM_PART, OVERFLOWS_MAX, Place, added_chars, line
+from app.core.window import CALL_CHARS, MESSAGE_CHARS, SHARES, Measure, waiting
 
 REFERENCES_FROM = 70
 SUMMARY_FROM = 85
 """Percent of what history may take."""
 
 GAIN_PERCENT = 10
-"""References are made where they take so much away, a fifth of it in need: every change costs the provider's cache."""
+URGENT_GAIN_PERCENT = 2
+"""What a change must take away to be worth the provider's cache: below the second mark, and from there on."""
 
 HARDER_MAX = 2
 """So often is a step compacted again because the provider has called it too long."""
@@ -45,44 +43,39 @@ _FOLLOWS = (e.ToolReturned, e.ToolFailed, e.ApprovalDecided)
 Fitting = Literal["fits", "compacted", "full"]
 
 
-def compact(
-    ledger: Ledger, run: Run, path: Path, level: Level, hints: Sequence[Words], model: str, rules: Rules
-) -> Fitting:
+def compact(place: Place, model: str) -> Fitting:
     """Emits the next thing that is due before a level's next request. "full": it does not fit, and nothing helps.
 
-    The hints that wait count, but are left as they are as long as that is possible.
+    The hints that wait count, but are left as they are as long as that is possible. `model`: the level's.
     """
-    if level.too_long > HARDER_MAX:
+    if place.level.too_long > HARDER_MAX:
         return "full"
-    now = measure(ledger.state, path, rules, hints)
+    now = place.measure()
     if now.percent < REFERENCES_FROM:
         return "fits"
     urgent = now.percent >= SUMMARY_FROM
-    at_work = _AtWork(ledger, run, path, level, now, model, rules)
-    if at_work.refer(at_work.old_results(), now.free * GAIN_PERCENT // (500 if urgent else 100)):
+    look = _Look(place, now, model)
+    gain = max(now.free * GAIN_PERCENT // 100, 1)
+    if look.refer(look.old_results(), look.least if urgent else gain):
         return "compacted"
     if not urgent:
         return "fits"
-    for hardness in range(min(level.too_long, len(SHARES) - 1), len(SHARES)):
-        if at_work.refer(at_work.oversized(hardness, hints), now.free * GAIN_PERCENT // 500) or at_work.summarise(
-            hardness
-        ):
+    for hardness in range(min(place.level.too_long, len(SHARES) - 1), len(SHARES)):
+        if look.refer(look.oversized(hardness), look.least) or look.summarise(hardness):
             return "compacted"
         if now.asked <= now.window:
             return "fits"
     return "full"
 
 
-class _AtWork:
-    """One look at a level that has to become smaller; everything in characters."""
+class _Look:
+    """One look at a level that has to become smaller; everything in characters. `least`: a gain that is worth it."""
 
-    def __init__(
-        self, ledger: Ledger, run: Run, path: Path, level: Level, now: Measure, model: str, rules: Rules
-    ) -> None:
-        self._ledger, self._run, self._path, self._level = ledger, run, path, level
-        self._now, self._model, self._rules = now, model, rules
+    def __init__(self, place: Place, now: Measure, model: str) -> None:
+        self._place, self._level, self._now, self._model = place, place.level, now, model
         self._excerpt = min(max(now.free // EXCERPT_PART, EXCERPT_CHARS_MIN), EXCERPT_CHARS_MAX)
-        self._told = level.history[recent(level.history, level.context) :]
+        self._told = self._level.history[recent(self._level.history, self._level.context) :]
+        self.least = max(now.free * URGENT_GAIN_PERCENT // 100, 1)
 
     # --- references
 
@@ -90,19 +83,18 @@ class _AtWork:
         """Tells these texts (seq → characters) by reference from now on, if that takes enough away."""
         if not texts:
             return False
-        least = max(least, 1)
         shortened = [Shortened(of=seq, chars=chars) for seq, chars in sorted(texts.items())]
         event = e.ContextCompacted(
             from_=min(texts), to=max(texts), before=0, after=0, summary="", kind="references", shortened=shortened
         )
-        return compacted(self._ledger, self._run, self._path, self._level, self._rules, event, least)
+        return self._place.compacted(event, least)
 
     def old_results(self) -> dict[int, int]:
         """Large results of all but the newest batch."""
         old = self._told[: self._newest()]
         return {item.seq: self._excerpt for item in old if isinstance(item, e.ToolReturned) and self._over(item, 0)}
 
-    def oversized(self, hardness: int, hints: Sequence[Words]) -> dict[int, int]:
+    def oversized(self, hardness: int) -> dict[int, int]:
         """What is too large for its share by itself: results of the newest batch, messages of the person.
 
         Hints that wait are touched only where nothing else can help.
@@ -117,6 +109,7 @@ class _AtWork:
             self._level.history, self._level.context
         )
         if hardness == len(SHARES) - 1:
+            hints = waiting(self._place.ledger.state, self._place.path)
             words += hints
             most = max(most // max(len(hints), 1), self._excerpt)
         found.update({item.seq: most for item in words if self._over(item, most)})
@@ -141,40 +134,30 @@ class _AtWork:
         end = self._tail(self._now.free * shares.tail // 100)
         if not any(not isinstance(item, Words) for item in self._told[:end]):
             return self._tighten(end, hardness)
-        if level.overflows < OVERFLOWS_MAX:
-            end = self._readable(end)
-        to = entered(self._told[end - 1])
-        started = e.CompactionStarted(
-            run=self._run.run,
-            path=self._path,
-            from_=entered(self._told[0]),
-            to=to,
-            attempt=level.summaries + 1,
-            model=self._model,
-            words=self._words(to, hardness),
-        )
-        if level.overflows >= OVERFLOWS_MAX:
-            return self._mechanical(started, hardness, None)
-        self._ledger.emit(started)
+        readable = level.overflows < OVERFLOWS_MAX
+        started = self._started(self._readable(end) if readable else end, hardness)
+        if not readable:
+            return self._place.summarised_mechanically(started, hardness=hardness)
+        self._place.ledger.emit(started)
         return True
 
     def _tighten(self, end: int, hardness: int) -> bool:
         """No reply is left to summarise: fewer messages of the person, a shorter summary, without a model."""
-        to = entered(self._told[end - 1]) if end else self._level.context.through
-        if not to:
-            return False
-        started = e.CompactionStarted(
-            from_=entered(self._told[0]) if end else to,
-            to=to,
-            attempt=0,
-            model="",
-            words=self._words(to, hardness),
-        )
-        return self._mechanical(started, hardness, max(self._now.free * GAIN_PERCENT // 500, 1))
+        started = self._started(end, hardness)
+        return started.to > 0 and self._place.summarised_mechanically(started, hardness=hardness, least=self.least)
 
-    def _mechanical(self, started: e.CompactionStarted, hardness: int, least: int | None) -> bool:
-        return summarised_mechanically(
-            self._ledger, self._run, self._path, self._level, started, self._rules, hardness=hardness, least=least
+    def _started(self, end: int, hardness: int) -> e.CompactionStarted:
+        """A summary of what is told as itself up to an index; of nothing new at index 0."""
+        through = self._level.context.through
+        to = entered(self._told[end - 1]) if end else through
+        return e.CompactionStarted(
+            run=self._place.run.run,
+            path=self._place.path,
+            from_=entered(self._told[0]) if end else through,
+            to=to,
+            attempt=self._level.summaries + 1,
+            model=self._model,
+            words=self._words(to, hardness),
         )
 
     def _tail(self, chars: int) -> int:
@@ -192,7 +175,7 @@ class _AtWork:
     def _readable(self, end: int) -> int:
         """Where the part ends that the summariser can read at once: at least one reply with its results."""
         context = self._level.context
-        most = added_chars(context, self._rules, self._level.overflows)
+        most = added_chars(context, self._place.rules, self._level.overflows)
         reached = chars = 0
         some = False
         for index, item in enumerate(self._told[:end]):

@@ -18,6 +18,7 @@ from app.core.endings import close, denied, fail, given_up
 from app.core.events import Failure, Path
 from app.core.ledger import Ledger
 from app.core.state import Level, OpenCall, Run, Words
+from app.core.summarising import Place
 from app.core.window import measure
 
 
@@ -67,7 +68,8 @@ def _boundary(ledger: Ledger, run: Run, path: Path, level: Level, rules: Rules) 
         if at_rest(run, ledger.stamp.at, rules):
             ledger.emit(e.RunSuspended(run=run.run, reason=reason))
         return run.status == "suspended"
-    fitting = compact(ledger, run, path, level, hints, model_name(level, rules), rules)
+    model = model_name(level, rules)
+    fitting = compact(Place(ledger, run, path, level, rules), model)
     if fitting == "full" and at_rest(run, ledger.stamp.at, rules):
         ledger.emit(e.RunSuspended(run=run.run, reason="context"))
     if fitting != "fits":
@@ -78,7 +80,6 @@ def _boundary(ledger: Ledger, run: Run, path: Path, level: Level, rules: Rules) 
     for words in hints:
         ledger.emit(e.HintApplied(run=run.run, message=words.message, step=step))
     asked = measure(ledger.state, path, rules).asked
-    model = model_name(level, rules)
     ledger.emit(e.StepStarted(run=run.run, path=path, step=step, attempt=attempt, model=model, asked=asked))
     return True
 

@@ -7,7 +7,7 @@ mechanically. Whether a summary is due, and of what, is compaction.py's.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from app.core import commands as c
@@ -21,7 +21,7 @@ from app.core.events import Failure, Json, Path, Usage
 from app.core.ledger import Ledger
 from app.core.reports import alone, delay, estimate
 from app.core.state import Context, HistoryItem, Level, Run, State, Words
-from app.core.window import OUTPUT_PART, measure, tokens_of, window_chars
+from app.core.window import OUTPUT_PART, Measure, measure, tokens_of, window_chars
 
 OVERFLOWS_MAX = 2
 """So often may the summariser's request be too long; then it is done without a model."""
@@ -113,47 +113,42 @@ def _mechanical(level: Level, to: int, words: int, chars: int) -> str:
     return _joined([part for part in (so_far, rest) if part])
 
 
-def compacted(
-    ledger: Ledger,
-    run: Run,
-    path: Path,
-    level: Level,
-    rules: Rules,
-    event: e.ContextCompacted,
-    least: int | None = None,
-) -> bool:
-    """Emits a compaction with its figures; with `least`, only if it takes so many characters away."""
-    if event.kind == "references":
-        shortened = {**level.context.shortened, **{one.of: one.chars for one in event.shortened}}
-        context = replace(level.context, shortened=shortened)
-    else:
-        context = replace(level.context, through=event.to, summary=event.summary, words=event.words)
-    before = measure(ledger.state, path, rules).asked
-    after = measure(ledger.state, path, rules, context=context).asked
-    if least is not None and before - after < least:
-        return False
-    event.run, event.path = run.run, path
-    event.before, event.after = tokens_of(before, context), tokens_of(after, context)
-    ledger.emit(event)
-    return True
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A level at its boundary, where its history may be told otherwise from now on."""
 
+    ledger: Ledger
+    run: Run
+    path: Path
+    level: Level
+    rules: Rules
 
-def summarised_mechanically(
-    ledger: Ledger,
-    run: Run,
-    path: Path,
-    level: Level,
-    started: e.CompactionStarted,
-    rules: Rules,
-    *,
-    usage: Usage | None = None,
-    hardness: int = 0,
-    least: int | None = None,
-) -> bool:
-    """Ends a summary that no model has written; with `least`, only if it takes so many characters away."""
-    chars = measure(ledger.state, path, rules).summary_chars(max(hardness, level.too_long))
-    text = _mechanical(level, started.to, started.words, chars)
-    return compacted(ledger, run, path, level, rules, _ended(started, text, "mechanical", usage), least)
+    def measure(self, context: Context | None = None) -> Measure:
+        return measure(self.ledger.state, self.path, self.rules, context)
+
+    def compacted(self, event: e.ContextCompacted, least: int | None = None) -> bool:
+        """Emits a compaction with its figures; with `least`, only if it takes so many characters away."""
+        context = self.level.context
+        if event.kind == "references":
+            shortened = {**context.shortened, **{one.of: one.chars for one in event.shortened}}
+            then = replace(context, shortened=shortened)
+        else:
+            then = replace(context, through=event.to, summary=event.summary, words=event.words)
+        before, after = self.measure().asked, self.measure(then).asked
+        if least is not None and before - after < least:
+            return False
+        event.run, event.path = self.run.run, self.path
+        event.before, event.after = tokens_of(before, context), tokens_of(after, context)
+        self.ledger.emit(event)
+        return True
+
+    def summarised_mechanically(
+        self, started: e.CompactionStarted, usage: Usage | None = None, *, hardness: int = 0, least: int | None = None
+    ) -> bool:
+        """Ends a summary that no model has written; `least` as above."""
+        chars = self.measure().summary_chars(max(hardness, self.level.too_long))
+        text = _mechanical(self.level, started.to, started.words, chars)
+        return self.compacted(_ended(started, text, "mechanical", usage), least)
 
 
 def _ended(
@@ -167,7 +162,7 @@ def _ended(
 # --- what the effect reports
 
 
-def _open_summary(ledger: Ledger, effect: Summary) -> tuple[Run, Level, e.CompactionStarted] | None:
+def _open_summary(ledger: Ledger, effect: Summary, rules: Rules) -> tuple[Place, e.CompactionStarted] | None:
     state, run = ledger.state, ledger.state.run
     if run is None or run.run != effect.run or run.stop is not None or state.epoch != effect.epoch:
         return None
@@ -175,43 +170,40 @@ def _open_summary(ledger: Ledger, effect: Summary) -> tuple[Run, Level, e.Compac
     started = level.compacting if level is not None else None
     if level is None or started is None or (started.to, started.attempt) != (effect.to, effect.attempt):
         return None
-    return run, level, started
+    return Place(ledger, run, effect.path, level, rules), started
 
 
 def summarised(ledger: Ledger, command: c.Summarised, rules: Rules) -> None:
-    effect = command.effect
-    found = _open_summary(ledger, effect)
+    found = _open_summary(ledger, command.effect, rules)
     if found is None:
         return
-    run, level, started = found
+    place, started = found
     usage = command.usage or estimate(command.asked, len(command.text))
     text = command.text.strip()
     if not text or command.finish == "content_filter":
-        summarised_mechanically(ledger, run, effect.path, level, started, rules, usage=usage)
+        place.summarised_mechanically(started, usage)
         return
-    text = excerpt(text, measure(ledger.state, effect.path, rules).summary_chars(level.too_long))
-    compacted(ledger, run, effect.path, level, rules, _ended(started, text, "summary", usage))
+    text = excerpt(text, place.measure().summary_chars(place.level.too_long))
+    place.compacted(_ended(started, text, "summary", usage))
 
 
 def summary_failed(ledger: Ledger, command: c.SummaryFailed, rules: Rules) -> None:
     """No summary came: again later, less at a time, without a model, or not at all, as the failure is."""
-    effect = command.effect
-    found = _open_summary(ledger, effect)
+    found = _open_summary(ledger, command.effect, rules)
     if found is None:
         return
-    run, level, started = found
+    place, started = found
+    run, level, at = place.run, place.level, ledger.stamp.at
     failure = Failure(kind=command.kind, message=command.message)
-    failed = e.CompactionFailed(run=run.run, path=effect.path, attempt=started.attempt, error=failure)
+    failed = e.CompactionFailed(run=run.run, path=place.path, attempt=started.attempt, error=failure)
     if command.retryable:
-        at = ledger.stamp.at
         failed.retry_at = at + delay(started.attempt, command.retry_after, ledger.stamp.chance)
-        ledger.emit(failed)
-        since = level.trouble_since if level.trouble_since is not None else at
-        if failed.retry_at - since > rules.retry_ms and alone(run, level):
-            ledger.emit(e.RunSuspended(run=run.run, reason="retry", until=at + rules.retry_ms))
-        return
     ledger.emit(failed)
-    if command.kind == "refused":
-        summarised_mechanically(ledger, run, effect.path, level, started, rules)
+    if failed.retry_at is not None:
+        assert level.trouble_since is not None
+        if failed.retry_at - level.trouble_since > rules.retry_ms and alone(run, level):
+            ledger.emit(e.RunSuspended(run=run.run, reason="retry", until=at + rules.retry_ms))
+    elif command.kind == "refused":
+        place.summarised_mechanically(started)
     elif command.kind != "context":
         fail(ledger, run, failure, rules)

@@ -6,7 +6,7 @@ too long bounds the window too, whatever the setting says. Nothing is decided he
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from app.core.catalogue import Rules
@@ -64,17 +64,20 @@ class Measure:
         return min(self.free * SHARES[min(hardness, len(SHARES) - 1)].summary // 100, SUMMARY_CHARS_MAX)
 
 
-def measure(
-    state: State, path: Path, rules: Rules, waiting: Sequence[Words] = (), context: Context | None = None
-) -> Measure:
-    """The next request of a level, with hints that wait for it; with another `context`, as it would be then."""
+def waiting(state: State, path: Path) -> list[Words]:
+    """The hints that a level's next request will bring."""
+    return [words for words in state.queue if words.kind == "hint" and not path]
+
+
+def measure(state: State, path: Path, rules: Rules, context: Context | None = None) -> Measure:
+    """The next request of a level, with the hints that wait for it; with another `context`, as it would be then."""
     assert state.run is not None
     context = context or state.run.levels[path].context
     told = messages(state, path, rules, context)
     offered = tools(state, path, rules)
     fixed = size(message for message in told if message["role"] == "system") + (len(to_json(offered)) if offered else 0)
     history = size(message for message in told if message["role"] != "system")
-    history += sum(MESSAGE_CHARS + len(text_of(words, context)) for words in waiting)
+    history += sum(MESSAGE_CHARS + len(text_of(words, context)) for words in waiting(state, path))
     window = window_chars(context, rules)
     free = max(window - window // OUTPUT_PART - fixed, window // FREE_PART, 1)
     return Measure(fixed + history, fixed, window, free)
