@@ -169,6 +169,8 @@ const happened = {
   'always.revoked': (state, event) => state.always.delete(event.tool) && line(state, event),
   'doubt.raised': personNeeded('doubt'),
   'doubt.settled': doubtSettled,
+  'compaction.started': silent,
+  'compaction.failed': line,
   'context.compacted': line,
   'note.saved': line,
   'archive.flushed': silent,

@@ -76,6 +76,8 @@ export function sentence(event, viewer) {
     case 'always.revoked': return `${event.tool} needs approval again (${who(event.by, viewer)}).`;
     case 'context.compacted':
       return `Older messages were summarised for the model (${fewer(event)} tokens). Nothing is lost here.`;
+    case 'compaction.failed':
+      return `Older messages could not be summarised for the model. ${event.retry_at ? 'It is tried again.' : 'It is done another way.'}`;
     case 'note.saved': return `Note (${event.kind}): ${event.text}`;
     default: return `Something happened that this page is too old to show: ${event.type}`;
   }

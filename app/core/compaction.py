@@ -8,6 +8,7 @@ request holds is window.py's to say, how a summary comes about summarising.py's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from app.core import events as e
@@ -92,36 +93,38 @@ class _Look:
     def old_results(self) -> dict[int, int]:
         """Large results of all but the newest batch."""
         old = self._told[: self._newest()]
-        return {item.seq: self._excerpt for item in old if isinstance(item, e.ToolReturned) and self._over(item, 0)}
+        return self._cut([item for item in old if isinstance(item, e.ToolReturned)], self._excerpt)
 
     def oversized(self, hardness: int) -> dict[int, int]:
         """What is too large for its share by itself: results of the newest batch, messages of the person.
 
-        Hints that wait are touched only where nothing else can help.
+        The newest words may take the share of what is recent, too. Hints that wait are touched only where nothing else
+        can help.
         """
-        shares, found = SHARES[hardness], dict[int, int]()
-        tail, most = self._now.free * shares.tail // 100, max(self._now.free * shares.words // 100, self._excerpt)
-        results = [item for item in self._told[self._newest() :] if isinstance(item, e.ToolReturned)]
-        if sum(self._chars(item) for item in results) > tail:
-            each = max(tail // len(results), self._excerpt)
-            found.update({item.seq: each for item in results if self._over(item, each)})
-        words = [item for item in self._told if isinstance(item, Words)] + kept_words(
-            self._level.history, self._level.context
-        )
+        shares, free, newest = SHARES[hardness], self._now.free, self._newest()
+        results = [item for item in self._told[newest:] if isinstance(item, e.ToolReturned)]
+        kept = kept_words(self._level.history, self._level.context)
+        older = [*kept, *(item for item in self._told[:newest] if isinstance(item, Words))]
+        new = [item for item in self._told[newest:] if isinstance(item, Words)]
+        found: dict[int, int] = {}
+        if sum(self._chars(item) for item in results) > free * shares.tail // 100:
+            found.update(self._cut(results, free * shares.tail // 100 // len(results)))
+        found.update(self._cut(older, free * shares.words // 100))
+        found.update(self._cut(new, free * (shares.words + shares.tail) // 100))
         if hardness == len(SHARES) - 1:
             hints = waiting(self._place.ledger.state, self._place.path)
-            words += hints
-            most = max(most // max(len(hints), 1), self._excerpt)
-        found.update({item.seq: most for item in words if self._over(item, most)})
+            found.update(self._cut(hints, free * shares.words // 100 // max(len(hints), 1)))
         return found
+
+    def _cut(self, items: Sequence[Words | e.ToolReturned], chars: int) -> dict[int, int]:
+        """Those of the items that are longer, each to so many characters."""
+        chars = max(chars, self._excerpt)
+        return {item.seq: chars for item in items if self._chars(item) > chars + REFERENCE_CHARS}
 
     def _newest(self) -> int:
         """Where the newest reply and its results begin."""
         replies = [index for index, item in enumerate(self._told) if isinstance(item, e.ModelReplied)]
         return replies[-1] if replies else 0
-
-    def _over(self, item: Words | e.ToolReturned, chars: int) -> bool:
-        return self._chars(item) > max(chars, self._excerpt) + REFERENCE_CHARS
 
     def _chars(self, item: Words | e.ToolReturned) -> int:
         return len(text_of(item, self._level.context))

@@ -18,7 +18,6 @@ from app.core.apply import fold
 from app.core.codec import decode, to_json
 from app.core.events import Call, NoteSaved, Path, Usage
 from app.core.ledger import Ledger
-from app.core.plan import plan
 from app.core.state import Words
 from app.core.transcript import messages, tools
 from tests.core.test_plan import check
@@ -29,7 +28,7 @@ STEPS = 150
 WINDOW = 3_000
 RULES_HERE = replace(RULES, agents={"a": DEEP}, steps_max=200, context_tokens=WINDOW)
 worlds = given(st.integers(min_value=0, max_value=2**32))
-often = settings(max_examples=100, deadline=None)
+often = settings(max_examples=40, deadline=None)
 
 
 class Wordy(World):
@@ -83,11 +82,11 @@ class Wordy(World):
         return texts + sum(len(to_json(m["tool_calls"])) for m in told if "tool_calls" in m) + len(to_json(offered))
 
 
-def lived(seed: int) -> list[Wordy]:
+def lived(seed: int) -> Wordy:
     world = Wordy(seed)
     for _ in range(STEPS):
         world.step()
-    return [world]
+    return world
 
 
 @worlds
@@ -118,7 +117,7 @@ def test_what_is_sent_is_valid_and_fits_the_window(seed: int) -> None:
 @worlds
 @often
 def test_the_same_log_sends_the_same(seed: int) -> None:
-    (world,) = lived(seed)
+    world = lived(seed)
     state = fold(decode(text) for text in world.texts())
     assert state == world.state
     for path in world.state.run.levels if world.state.run else ():
@@ -140,7 +139,7 @@ def test_what_is_due_is_decided_and_what_goes_on_is_wanted(seed: int) -> None:
 @often
 def test_compaction_ends(seed: int) -> None:
     """Each takes something away or moves on: between two steps of a level there is a bounded number of them."""
-    (world,) = lived(seed)
+    world = lived(seed)
     count: dict[Path, int] = {}
     for event in world.log:
         if isinstance(event, e.StepStarted | e.RunResumed):
@@ -149,6 +148,3 @@ def test_compaction_ends(seed: int) -> None:
             count[event.path] = count.get(event.path, 0) + 1
             assert count[event.path] < 40
             assert event.kind == "references" or event.from_ <= event.to
-    wanted = [effect for effect in plan(world.state, world.rules).effects if isinstance(effect, c.Summary)]
-    for effect in wanted:
-        assert world.state.run is not None and not world.state.run.levels[effect.path].asking
