@@ -33,13 +33,12 @@ class _Heard:
 
     def add(self, delta: TextDelta | ReasoningDelta, pieces: Pieces | None) -> None:
         """Keeps what a delta brings and sends it on its way to the readers, where there are any."""
-        text = self._take(delta.text)
-        if isinstance(delta, TextDelta):
-            self.text.append(text)
-        else:
-            self.reasoning.append(text)
+        taken = self._take(delta.text)
+        text, reasoning = (taken, "") if isinstance(delta, TextDelta) else ("", taken)
+        self.text.append(text)
+        self.reasoning.append(reasoning)
         if pieces is not None:
-            pieces.add(*((text,) if isinstance(delta, TextDelta) else ("", text)))
+            pieces.add(text, reasoning)
 
     def _take(self, text: str) -> str:
         """As much of the text as the bounds allow; `full` once they are reached."""

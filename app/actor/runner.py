@@ -151,7 +151,7 @@ class Runner:
         rules = self._around.rules()
         assert state.run is not None
         model = model_name(state.run.levels[effect.path], rules)
-        return Request(model=model, messages=summary_request(state, effect, rules))
+        return Request(model=model, messages=summary_request(state, effect.path))
 
     async def _take_place(self) -> None:
         """One place for the whole run, however many of its levels ask for it at once."""

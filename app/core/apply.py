@@ -147,6 +147,7 @@ def _run(state: State, event: Event) -> None:
 def _run_started(state: State, event: e.RunStarted) -> None:
     assert event.run is not None
     levels: dict[Path, Level] = {(): Level(event.agent, state.history, state.context, opened_at=event.at)}
+    state.context.refused = 0  # a new run tries anew
     run = Run(event.run, event.agent, event.message, event.at, levels, held_since=event.at, slice_since=event.at)
     state.run = run
     state.runs[run.run] = RunRecord(run.run, event.agent, "running", event.at, event.seq)

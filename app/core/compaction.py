@@ -44,14 +44,14 @@ _FOLLOWS = (e.ToolReturned, e.ToolFailed, e.ApprovalDecided)
 Fitting = Literal["fits", "compacted", "full"]
 
 
-def compact(place: Place, model: str) -> Fitting:
+def compact(place: Place, now: Measure, model: str) -> Fitting:
     """Emits the next thing that is due before a level's next request. "full": it does not fit, and nothing helps.
 
-    The hints that wait count, but are left as they are as long as that is possible. `model`: the level's.
+    The hints that wait count, but are left as they are as long as that is possible. `now`: the request as it is;
+    `model`: the level's.
     """
     if place.level.too_long > HARDER_MAX:
         return "full"
-    now = place.measure()
     if now.percent < REFERENCES_FROM:
         return "fits"
     urgent = now.percent >= SUMMARY_FROM
@@ -76,6 +76,7 @@ class _Look:
         self._place, self._level, self._now, self._model = place, place.level, now, model
         self._excerpt = min(max(now.free // EXCERPT_PART, EXCERPT_CHARS_MIN), EXCERPT_CHARS_MAX)
         self._told = self._level.history[recent(self._level.history, self._level.context) :]
+        self._reads = added_chars(self._level.context, place.rules, self._level.overflows)
         self.least = max(now.free * URGENT_GAIN_PERCENT // 100, 1)
 
     # --- references
@@ -140,14 +141,14 @@ class _Look:
         readable = level.overflows < OVERFLOWS_MAX
         started = self._started(self._readable(end) if readable else end, hardness)
         if not readable:
-            return self._place.summarised_mechanically(started, hardness=hardness)
+            return self._place.summarised_mechanically(started)
         self._place.ledger.emit(started)
         return True
 
     def _tighten(self, end: int, hardness: int) -> bool:
         """No reply is left to summarise: fewer messages of the person, a shorter summary, without a model."""
         started = self._started(end, hardness)
-        return started.to > 0 and self._place.summarised_mechanically(started, hardness=hardness, least=self.least)
+        return started.to > 0 and self._place.summarised_mechanically(started, least=self.least)
 
     def _started(self, end: int, hardness: int) -> e.CompactionStarted:
         """A summary of what is told as itself up to an index; of nothing new at index 0."""
@@ -161,6 +162,8 @@ class _Look:
             attempt=self._level.summaries + 1,
             model=self._model,
             words=self._words(to, hardness),
+            reads=self._reads,
+            writes=self._now.summary_chars(hardness),
         )
 
     def _tail(self, chars: int) -> int:
@@ -177,8 +180,7 @@ class _Look:
 
     def _readable(self, end: int) -> int:
         """Where the part ends that the summariser can read at once: at least one reply with its results."""
-        context = self._level.context
-        most = added_chars(context, self._place.rules, self._level.overflows)
+        context, most = self._level.context, self._reads
         reached = chars = 0
         some = False
         for index, item in enumerate(self._told[:end]):

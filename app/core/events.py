@@ -327,13 +327,18 @@ class Shortened(msgspec.Struct, kw_only=True):
 
 
 class CompactionStarted(Event, tag="compaction.started"):
-    """A level's history from `from` to `to` is being summarised by a model; `words` as in `context.compacted`."""
+    """A level's history from `from` to `to` is being summarised by a model; `words` as in `context.compacted`.
+
+    `reads`: how many characters of history it is given; `writes`: how many its summary may have.
+    """
 
     from_: int = msgspec.field(name="from")
     to: int
     attempt: int
     model: str
     words: int
+    reads: int
+    writes: int
 
 
 class CompactionFailed(Event, tag="compaction.failed"):

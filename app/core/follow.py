@@ -69,7 +69,8 @@ def _boundary(ledger: Ledger, run: Run, path: Path, level: Level, rules: Rules) 
             ledger.emit(e.RunSuspended(run=run.run, reason=reason))
         return run.status == "suspended"
     model = model_name(level, rules)
-    fitting = compact(Place(ledger, run, path, level, rules), model)
+    now = measure(ledger.state, path, rules)
+    fitting = compact(Place(ledger, run, path, level, rules), now, model)
     if fitting == "full" and at_rest(run, ledger.stamp.at, rules):
         ledger.emit(e.RunSuspended(run=run.run, reason="context"))
     if fitting != "fits":
@@ -79,8 +80,7 @@ def _boundary(ledger: Ledger, run: Run, path: Path, level: Level, rules: Rules) 
     step, attempt = (level.step, level.attempt + 1) if again else (level.step + 1, 1)
     for words in hints:
         ledger.emit(e.HintApplied(run=run.run, message=words.message, step=step))
-    asked = measure(ledger.state, path, rules).asked
-    ledger.emit(e.StepStarted(run=run.run, path=path, step=step, attempt=attempt, model=model, asked=asked))
+    ledger.emit(e.StepStarted(run=run.run, path=path, step=step, attempt=attempt, model=model, asked=now.asked))
     return True
 
 

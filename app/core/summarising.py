@@ -31,6 +31,7 @@ ITEM_PART = 8
 
 MECHANICAL_ITEM_CHARS = 200
 CHARS_A_WORD = 8
+WORDS_MIN = 50
 
 INSTRUCTIONS = """\
 You condense the history of an assistant's work, so that the assistant can go on with it without the original.
@@ -50,25 +51,25 @@ def added_chars(context: Context, rules: Rules, overflows: int) -> int:
     return max((window - window // OUTPUT_PART - len(INSTRUCTIONS)) * 3 // 8 >> 2 * overflows, 500)
 
 
-def summary_request(state: State, effect: Summary, rules: Rules) -> list[Json]:
-    """The messages of a summary's model call: pure, as a step's are."""
+def summary_request(state: State, path: Path) -> list[Json]:
+    """The messages of the model call for a level's summary: from recorded facts alone, as a step's are."""
     assert state.run is not None
-    level = state.run.levels[effect.path]
+    level = state.run.levels[path]
     started = level.compacting
     assert started is not None
-    chars = added_chars(level.context, rules, level.overflows)
-    words = measure(state, effect.path, rules).summary_chars(level.too_long) // CHARS_A_WORD
     after = replace(level.context, through=started.to, words=started.words)
-    kept = [line(item, after, chars // ITEM_PART) for item in kept_words(level.history, after)]
-    added = _lines(level, started.to, started.words, chars // ITEM_PART)
-    so_far = excerpt(level.context.summary, chars // 2)
+    kept = [line(item, after, started.reads // ITEM_PART) for item in kept_words(level.history, after)]
+    added = _lines(level, started, started.reads // ITEM_PART)
+    so_far = excerpt(level.context.summary, started.writes)
     asked = [
-        f"# Messages of people that stay beside the summary\n{excerpt(_joined(kept), chars // 2)}" if kept else "",
+        f"# Messages of people that stay beside the summary\n{excerpt(_joined(kept), started.reads // 2)}"
+        if kept
+        else "",
         f"# The summary so far\n{so_far}" if so_far else "",
-        f"# What happened then\n{excerpt(_joined(added), chars)}",
+        f"# What happened then\n{excerpt(_joined(added), started.reads)}",
     ]
     return [
-        {"role": "system", "content": INSTRUCTIONS.format(words=max(words, 50))},
+        {"role": "system", "content": INSTRUCTIONS.format(words=max(started.writes // CHARS_A_WORD, WORDS_MIN))},
         {"role": "user", "content": "\n\n".join(part for part in asked if part)},
     ]
 
@@ -77,10 +78,10 @@ def _joined(lines: list[str]) -> str:
     return "\n".join(lines)
 
 
-def _lines(level: Level, to: int, words: int, chars: int) -> list[str]:
-    """What a summary up to `to` has to take in, each item in at most so many characters: what was not summarised yet,
-    and messages of the person that will no longer stand beside it."""
-    after = replace(level.context, through=to, words=words)
+def _lines(level: Level, started: e.CompactionStarted, chars: int) -> list[str]:
+    """What a summary has to take in, each item in about so many characters: what was not summarised yet, and messages
+    of the person that will no longer stand beside it."""
+    after = replace(level.context, through=started.to, words=started.words)
     kept = {id(one) for one in kept_words(level.history, after)}
     leaving = [one for one in kept_words(level.history, level.context) if id(one) not in kept]
     start, end = recent(level.history, level.context), recent(level.history, after)
@@ -106,10 +107,10 @@ def line(item: HistoryItem, context: Context, chars: int) -> str:
             return f"error ({item.error.kind}): {excerpt(item.error.message, chars)}"
 
 
-def _mechanical(level: Level, to: int, words: int, chars: int) -> str:
+def _mechanical(level: Level, started: e.CompactionStarted) -> str:
     """What stands in for a summary where no model can write one: the summary so far and the first words of the rest."""
-    rest = excerpt(_joined(_lines(level, to, words, MECHANICAL_ITEM_CHARS)), chars // 2)
-    so_far = excerpt(level.context.summary, chars - len(rest))
+    rest = excerpt(_joined(_lines(level, started, MECHANICAL_ITEM_CHARS)), started.writes // 2)
+    so_far = excerpt(level.context.summary, started.writes - len(rest))
     return _joined([part for part in (so_far, rest) if part])
 
 
@@ -143,12 +144,10 @@ class Place:
         return True
 
     def summarised_mechanically(
-        self, started: e.CompactionStarted, usage: Usage | None = None, *, hardness: int = 0, least: int | None = None
+        self, started: e.CompactionStarted, usage: Usage | None = None, *, least: int | None = None
     ) -> bool:
         """Ends a summary that no model has written; `least` as above."""
-        chars = self.measure().summary_chars(max(hardness, self.level.too_long))
-        text = _mechanical(self.level, started.to, started.words, chars)
-        return self.compacted(_ended(started, text, "mechanical", usage), least)
+        return self.compacted(_ended(started, _mechanical(self.level, started), "mechanical", usage), least)
 
 
 def _ended(
@@ -183,8 +182,7 @@ def summarised(ledger: Ledger, command: c.Summarised, rules: Rules) -> None:
     if not text or command.finish == "content_filter":
         place.summarised_mechanically(started, usage)
         return
-    text = excerpt(text, place.measure().summary_chars(place.level.too_long))
-    place.compacted(_ended(started, text, "summary", usage))
+    place.compacted(_ended(started, excerpt(text, started.writes), "summary", usage))
 
 
 def summary_failed(ledger: Ledger, command: c.SummaryFailed, rules: Rules) -> None:

@@ -61,7 +61,7 @@ class Measure:
         return (self.asked - self.fixed) * 100 // self.free
 
     def summary_chars(self, hardness: int) -> int:
-        return min(self.free * SHARES[min(hardness, len(SHARES) - 1)].summary // 100, SUMMARY_CHARS_MAX)
+        return min(self.free * SHARES[hardness].summary // 100, SUMMARY_CHARS_MAX)
 
 
 def waiting(state: State, path: Path) -> list[Words]:

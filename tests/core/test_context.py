@@ -68,7 +68,7 @@ def compacting(**rules: object) -> Stage:
 
 def requested(stage: Stage) -> str:
     """What the summariser is asked."""
-    asked = summary_request(stage.state, summary(stage), stage.rules)
+    asked = summary_request(stage.state, summary(stage).path)
     assert [message["role"] for message in asked] == ["system", "user"]
     return str(asked[1]["content"])
 
