@@ -80,6 +80,7 @@ def rules_of(settings: Settings, agents: Mapping[str, Agent], model: str) -> Rul
     return Rules(
         agents=agents,
         model=model,
+        context_tokens=settings.context_tokens,
         steps_max=settings.steps_max,
         tokens_max=settings.tokens_max,
         seconds_max=settings.seconds_max,

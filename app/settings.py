@@ -33,6 +33,7 @@ class Settings:
     origins: frozenset[str]
     open: bool
     heartbeat_seconds: float
+    context_tokens: int
     steps_max: int
     tokens_max: int | None
     seconds_max: int | None
@@ -74,6 +75,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         origins=env.origins("HOLDFAST_ORIGINS"),
         open=env.flag("HOLDFAST_OPEN"),
         heartbeat_seconds=env.number("HOLDFAST_HEARTBEAT_SECONDS", 20, least=0.05),
+        context_tokens=env.integer("HOLDFAST_CONTEXT_TOKENS", 128_000, least=1_000),
         steps_max=env.integer("HOLDFAST_STEPS_MAX", 50, least=1),
         tokens_max=env.optional_integer("HOLDFAST_TOKENS_MAX"),
         seconds_max=env.optional_integer("HOLDFAST_SECONDS_MAX"),

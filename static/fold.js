@@ -173,6 +173,8 @@ const happened = {
   'always.revoked': (state, event) => state.always.delete(event.tool) && line(state, event),
   'doubt.raised': personNeeded('doubt'),
   'doubt.settled': doubtSettled,
+  'compaction.started': silent,
+  'compaction.failed': line,
   'context.compacted': contextCompacted,
   'note.saved': noteSaved,
   'archive.flushed': silent,

@@ -90,6 +90,8 @@ export function sentence(event, viewer) {
     case 'run.resumed': return 'Goes on.';
     case 'suspension.requested': return 'Pauses at the end of this step.';
     case 'always.revoked': return `${event.tool} needs approval again (${who(event.by, viewer)}).`;
+    case 'compaction.failed':
+      return `Older messages could not be summarised for the model. ${event.retry_at ? 'It is tried again.' : 'It is done another way.'}`;
     case 'note.saved': return `Note (${event.kind}): ${visible(brief(event.text))}`;
     default: return `Something happened that this page is too old to show: ${event.type}`;
   }

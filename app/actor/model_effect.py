@@ -15,7 +15,7 @@ from app.actor.pieces import Pieces
 from app.agent.model import Finished, Model, ModelError, ReasoningDelta, Request, TextDelta
 from app.core.bounds import ATTEMPT_BYTES_MAX, ATTEMPT_CHARS_MAX, RESULT_CHARS_MAX
 from app.core.codec import clean, to_json
-from app.core.commands import AttemptFailed, ModelCall, Replied, Streamed
+from app.core.commands import AttemptFailed, ModelCall, Replied, Streamed, Summarised, Summary, SummaryFailed
 from app.core.events import Call
 
 Submit = Callable[[Any], asyncio.Future[Any]]
@@ -31,15 +31,14 @@ class _Heard:
         self._chars = 0
         self._bytes = 0
 
-    def add(self, delta: TextDelta | ReasoningDelta, pieces: Pieces) -> None:
-        """Keeps what a delta brings and sends it on its way to the readers."""
-        text = self._take(delta.text)
-        if isinstance(delta, TextDelta):
-            self.text.append(text)
-            pieces.add(text)
-        else:
-            self.reasoning.append(text)
-            pieces.add("", text)
+    def add(self, delta: TextDelta | ReasoningDelta, pieces: Pieces | None) -> None:
+        """Keeps what a delta brings and sends it on its way to the readers, where there are any."""
+        taken = self._take(delta.text)
+        text, reasoning = (taken, "") if isinstance(delta, TextDelta) else ("", taken)
+        self.text.append(text)
+        self.reasoning.append(reasoning)
+        if pieces is not None:
+            pieces.add(text, reasoning)
 
     def _take(self, text: str) -> str:
         """As much of the text as the bounds allow; `full` once they are reached."""
@@ -100,7 +99,21 @@ async def call_model(
     await submit(report)
 
 
-async def _listen(model: Model, request: Request, heard: _Heard, pieces: Pieces, idle_seconds: float) -> Finished:
+async def summarise(effect: Summary, model: Model, request: Request, submit: Submit, idle_seconds: float) -> None:
+    """One attempt of a summary: as `call_model`, but nobody reads along."""
+    heard = _Heard()
+    try:
+        finished = await _listen(model, request, heard, None, idle_seconds)
+    except ModelError as error:
+        await submit(SummaryFailed(effect, error.kind, error.message, error.retryable, error.retry_after))
+        return
+    text, finish = "".join(heard.text), clean(finished.finish)
+    await submit(Summarised(effect, text, finish, finished.usage, _asked(request, finished)))
+
+
+async def _listen(
+    model: Model, request: Request, heard: _Heard, pieces: Pieces | None, idle_seconds: float
+) -> Finished:
     now = asyncio.get_running_loop().time
     stream = model.stream(request)
     try:
@@ -111,7 +124,7 @@ async def _listen(model: Model, request: Request, heard: _Heard, pieces: Pieces,
                 heard.add(delta, pieces)
                 if heard.full:
                     return Finished("limit", [])
-                if pieces.crowded:
+                if pieces is not None and pieces.crowded:
                     silence.reschedule(None)  # the log is slow, not the model
                     await pieces.room()
                 silence.reschedule(now() + idle_seconds)
@@ -129,5 +142,10 @@ def _reply(effect: ModelCall, request: Request, heard: _Heard, finished: Finishe
         calls=calls,
         finish="limit" if heard.full else clean(finished.finish),
         usage=finished.usage,
-        asked=0 if finished.usage else len(to_json(request.messages)) + len(to_json(request.tools)),
+        asked=_asked(request, finished),
     )
+
+
+def _asked(request: Request, finished: Finished) -> int:
+    """The size of a request whose tokens nobody has told."""
+    return 0 if finished.usage else len(to_json(request.messages)) + len(to_json(request.tools))

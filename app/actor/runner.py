@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any
 
 from app.actor.flush import Due, collect, due
-from app.actor.model_effect import call_model
+from app.actor.model_effect import call_model, summarise
 from app.actor.patience import until_stored
+from app.actor.reading import reader
 from app.actor.surroundings import Surroundings
 from app.actor.tool_effect import ToolWork
 from app.agent.model import Request
@@ -29,13 +30,17 @@ from app.core.commands import (
     Effect,
     Flushed,
     ModelCall,
+    Summary,
+    SummaryFailed,
     ToolCall,
     ToolEnded,
 )
 from app.core.events import Failure
 from app.core.follow import model_name
 from app.core.plan import Plan
+from app.core.reading import READ_RESULT
 from app.core.state import State
+from app.core.summarising import summary_request
 from app.core.transcript import messages, tools
 
 logger = logging.getLogger(__name__)
@@ -75,7 +80,7 @@ class Runner:
         for effect in plan.effects:
             if effect not in self._tasks:
                 self._start(effect, self._effect(effect, state))
-        if self._has_place and not any(isinstance(e, ModelCall | ToolCall | Admission) for e in plan.effects):
+        if self._has_place and not any(isinstance(e, ModelCall | Summary | ToolCall | Admission) for e in plan.effects):
             self._has_place = False
             self._around.runs.release()
 
@@ -113,6 +118,8 @@ class Runner:
             message = f"Holdfast itself failed here ({type(error).__name__})."
             if isinstance(effect, ModelCall):
                 self._submit(AttemptFailed(effect, "internal", message, retryable=False))
+            elif isinstance(effect, Summary):
+                self._submit(SummaryFailed(effect, "internal", message, retryable=False))
             elif isinstance(effect, ToolCall):
                 self._submit(ToolEnded(effect, 0, error=Failure(kind="error", message=message)))
 
@@ -122,6 +129,8 @@ class Runner:
         match effect:
             case ModelCall():
                 return partial(self._model_call, effect, self._request(effect, state))
+            case Summary():
+                return partial(self._summary, effect, self._summary_request(effect, state))
             case ToolCall():
                 return self._tool_call(effect, state)
             case Admission():
@@ -137,6 +146,12 @@ class Runner:
             messages=messages(state, effect.path, rules),
             tools=tools(state, effect.path, rules),
         )
+
+    def _summary_request(self, effect: Summary, state: State) -> Request:
+        rules = self._around.rules()
+        assert state.run is not None
+        model = model_name(state.run.levels[effect.path], rules)
+        return Request(model=model, messages=summary_request(state, effect.path))
 
     async def _take_place(self) -> None:
         """One place for the whole run, however many of its levels ask for it at once."""
@@ -161,6 +176,10 @@ class Runner:
             keep=self._keep,
         )
 
+    async def _summary(self, effect: Summary, request: Request) -> None:
+        await self._take_place()
+        await summarise(effect, self._around.model, request, self._submit, self._around.model_idle_seconds)
+
     async def _keep(self, ref: str, text: str) -> None:
         await until_stored(lambda: self._around.log.keep(self._conversation, ref, text))
 
@@ -168,7 +187,10 @@ class Runner:
         assert state.run is not None
         level = state.run.levels[effect.path]
         call = level.batch[effect.call]
-        tool = self._around.rules().tool(level, call.tool)
+        rules = self._around.rules()
+        tool = rules.tool(level, call.tool)
+        if tool is READ_RESULT:
+            tool = reader(self._conversation, level, self._around.log, rules)
         work = self._works[effect] = ToolWork(effect, self._conversation, self._submit, self._around)
         return partial(work.run, tool if isinstance(tool, Tool) else None, call, self._places)
 

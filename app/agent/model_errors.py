@@ -64,7 +64,7 @@ def stream_error(error: Any, secret: str) -> ModelError:
     words = f"{codes} {message}"
     if number == 500:
         limited = "rate_limited" if _LIMITED.search(words) else "overloaded" if _OVERLOADED.search(words) else kind
-        kind = "bad_request" if "invalid_request" in codes else limited
+        kind = "bad_request" if "invalid_request" in codes or _CONTEXT.search(codes) else limited
         retryable = kind != "bad_request"
     kind, retryable = _by_words(kind, retryable, words)
     return ModelError(kind, safe(f"The model provider broke off: {message or codes}", secret), retryable=retryable)

@@ -24,7 +24,7 @@ def activate(ledger: Ledger, command: c.Activate, rules: Rules) -> None:
     if run is None:
         return
     died_here = run.crashes >= rules.crashes_max
-    died_asking = died_here and any(level.asking for level in run.levels.values()) and run.stop is None
+    died_asking = died_here and any(level.busy for level in run.levels.values()) and run.stop is None
     for path, level in run.levels.items():
         if level.asking:
             end_attempt(ledger, run, path, level, "crash")

@@ -31,7 +31,7 @@ def apply(state: State, event: Event) -> None:
         case e.TextStreamed() | e.ReasoningStreamed():
             apply_streamed(_level(state, event), event)
             return
-        case e.ToolProgressed() | e.CommandNoted() | e.ContextCompacted() | e.UnknownEvent():
+        case e.ToolProgressed() | e.CommandNoted() | e.UnknownEvent():
             return
     state.updated_at = max(state.updated_at, event.at)
     match event:
@@ -92,7 +92,7 @@ def _words(state: State, event: Event) -> None:
                 state.run.interrupt_seq, state.run.interrupt_at = event.seq, event.at
         case e.HintApplied():
             assert state.run is not None
-            _deliver(state, event.message, state.run)
+            _deliver(state, event.message, state.run, event.seq)
         case e.HintCarried():
             words = _take(state, event.message)
             words.run = event.into
@@ -107,9 +107,9 @@ def _take(state: State, message: str) -> Words:
     return words
 
 
-def _deliver(state: State, message: str, run: Run) -> None:
+def _deliver(state: State, message: str, run: Run, seq: int) -> None:
     words = _take(state, message)
-    words.run = run.run
+    words.run, words.told = run.run, seq
     state.delivered.add(message)
     run.top.history.append(words)
 
@@ -137,6 +137,7 @@ def _run(state: State, event: Event) -> None:
             run.held_since, run.held_steps, run.slice_since = event.at, run.steps, event.at
             for level in run.levels.values():
                 level.trouble_since = None
+                level.too_long = level.overflows = level.context.refused = 0
         case e.RunSliced():
             run.slice_since = event.at
         case e.SuspensionRequested():
@@ -151,14 +152,15 @@ def _run(state: State, event: Event) -> None:
 
 def _run_started(state: State, event: e.RunStarted) -> None:
     assert event.run is not None
-    levels: dict[Path, Level] = {(): Level(event.agent, state.history, opened_at=event.at)}
+    levels: dict[Path, Level] = {(): Level(event.agent, state.history, state.context, opened_at=event.at)}
+    state.context.refused = 0  # a new run tries anew
     run = Run(event.run, event.agent, event.message, event.at, levels, held_since=event.at, slice_since=event.at)
     state.run = run
     state.runs[run.run] = RunRecord(run.run, event.agent, "running", event.at, event.seq)
     state.queue, state.carried = state.carried + state.queue, []
-    _deliver(state, event.message, run)
+    _deliver(state, event.message, run, event.seq)
     for words in [words for words in state.queue if words.kind == "hint"]:
-        _deliver(state, words.message, run)
+        _deliver(state, words.message, run, event.seq)
 
 
 def _record(state: State, run: Run, event: Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.core import events as e
+from app.core.context import index
 from app.core.events import Event, Usage
 from app.core.state import Decided, Level, OpenCall, Run, State, Words
 
@@ -12,6 +13,7 @@ FLUSH_STEPS = 20
 AT_LEVEL = (
     e.StepStarted | e.ModelReplied | e.ModelInterrupted | e.ModelFailed | e.ToolStarted | e.ToolReturned | e.ToolFailed
     | e.ApprovalRequested | e.ApprovalDecided | e.DoubtRaised | e.DoubtSettled
+    | e.CompactionStarted | e.CompactionFailed | e.ContextCompacted
 )  # fmt: skip
 
 
@@ -46,12 +48,23 @@ def apply_at_level(state: State, run: Run, level: Level, event: Event) -> None:
             _approval(state, run, level, event)
         case e.DoubtRaised() | e.DoubtSettled():
             _doubt(state, run, level, event)
+        case e.CompactionStarted():
+            level.compacting, level.summaries, level.retry_at = event, event.attempt, None
+        case e.CompactionFailed():
+            level.compacting, level.retry_at = None, event.retry_at
+            level.overflows += event.error.kind == "context"
+            if event.retry_at is not None and level.trouble_since is None:
+                level.trouble_since = event.at
+        case e.ContextCompacted():
+            _compacted(state, run, level, event)
 
 
 def _step_started(state: State, run: Run, level: Level, event: e.StepStarted) -> None:
     level.step, level.attempt, level.asking, level.notes = event.step, event.attempt, True, state.notes
     level.text, level.text_length, level.reasoning, level.reasoning_length = [], 0, [], 0
     level.reply, level.batch, level.retry_at = None, {}, None
+    level.asked, level.overflows = event.asked, 0
+    level.too_long = level.too_long if event.attempt > 1 else 0
     if not event.path:
         run.interrupt_seq = None
     run.steps += event.attempt == 1
@@ -66,33 +79,63 @@ def _replied(run: Run, level: Level, event: e.ModelReplied) -> None:
     level.history.append(event)
     level.batch = {call.call: OpenCall(call.call, call.tool, call.arguments, call.kept) for call in event.calls}
     level.ids.update(level.batch)
-    used, now = run.usage, event.usage
+    _spent(run, event.usage)
+    if not event.usage.estimated:
+        level.context.asked, level.context.input = level.asked, event.usage.input
+    run.crashes = 0
+    if not event.path:
+        run.last_message, run.last_text = event.message, event.text
+
+
+def _spent(run: Run, now: Usage) -> None:
+    used = run.usage
     run.usage = Usage(
         input=used.input + now.input,
         output=used.output + now.output,
         cached=used.cached + now.cached,
         estimated=used.estimated or now.estimated,
     )
-    run.crashes = 0
-    if not event.path:
-        run.last_message, run.last_text = event.message, event.text
 
 
 def _attempt_over(level: Level, event: e.ModelInterrupted | e.ModelFailed) -> None:
     level.asking, level.retry_at = False, event.retry_at
     if isinstance(event, e.ModelInterrupted) and event.reason in ("cancel", "hint") and event.text:
         level.history.append(event)
+    if event.error is not None and event.error.kind == "context":
+        level.too_long += 1
+        level.context.refused = min(level.context.refused or level.asked, level.asked)
     if event.retry_at is not None and level.trouble_since is None:
         level.trouble_since = event.at
+
+
+def _compacted(state: State, run: Run, level: Level, event: e.ContextCompacted) -> None:
+    context = level.context
+    if event.kind == "references":
+        context.shortened.update({one.of: one.chars for one in event.shortened})
+        context.refers = True
+    else:
+        context.through, context.summary, context.words = event.to, event.summary, event.words
+        context.refers = context.refers or bool(index(level.history, context))
+        level.compacting, level.summaries, level.trouble_since = None, 0, None
+    if event.usage is not None:
+        _spent(run, event.usage)
+        state.runs[run.run].usage = run.usage
+    run.crashes = 0
 
 
 def _open_level(run: Run, level: Level, event: e.ToolStarted) -> None:
     """A sub-agent begins with what it was asked, and knows nothing else of the conversation."""
     prompt = Words(
-        "prompt", event.call, str(event.arguments.get("prompt", event.arguments)), "agent", event.seq, run.run
+        "prompt",
+        event.call,
+        str(event.arguments.get("prompt", event.arguments)),
+        "agent",
+        event.seq,
+        run.run,
+        event.seq,
     )
     via = (*level.via, event.tool)
-    run.levels[(*event.path, event.call)] = Level(level.root, [prompt], via, opened_at=event.at)
+    run.levels[(*event.path, event.call)] = Level(level.root, [prompt], via=via, opened_at=event.at)
 
 
 def _call_over(state: State, run: Run, level: Level, event: e.ToolReturned | e.ToolFailed) -> None:
@@ -103,6 +146,8 @@ def _call_over(state: State, run: Run, level: Level, event: e.ToolReturned | e.T
         del run.levels[path]
     level.history.append(event)
     run.crashes = 0
+    if isinstance(event, e.ToolReturned) and event.truncated:
+        level.context.refers = True
     if isinstance(event, e.ToolFailed):
         if call.started is not None and event.error.kind in ("in_doubt", "timeout", "cancelled"):
             state.given_up.add((run.run, event.path, event.call))

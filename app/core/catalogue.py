@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from app.core.events import Json
+from app.core.reading import READ_RESULT
 from app.core.state import Level
 
 Rerun = Literal["never", "safe", "ask"]
@@ -65,11 +66,13 @@ class Rules:
     """What decisions depend on besides the state: the agents and the limits. Times in ms.
 
     `turns`: suspend after so many steps, again after each resume. `slice_ms`: park and go on after so long.
-    `admit`: a place among the runs at work is free. `draining`: this process goes; nothing new is begun.
+    `context_tokens`: the model's window. `admit`: a place among the runs at work is free.
+    `draining`: this process goes; nothing new is begun.
     """
 
     agents: Mapping[str, AgentSpec]
     model: str
+    context_tokens: int = 128_000
     steps_max: int = 50
     tokens_max: int | None = None
     seconds_max: int | None = None
@@ -92,6 +95,9 @@ class Rules:
         return found
 
     def tool(self, level: Level, name: str) -> ToolSpec | None:
-        """A tool of a level's agent."""
+        """A tool of a level's agent; and what reads references back, where there are any."""
         found = self.agent(level)
-        return found.tools.get(name) if found else None
+        tool = found.tools.get(name) if found else None
+        if tool is None and level.context.refers and name == READ_RESULT.name:
+            return READ_RESULT
+        return tool

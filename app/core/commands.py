@@ -66,7 +66,18 @@ class ArchiveFlush:
     due: int
 
 
-Effect = ModelCall | ToolCall | Admission | ArchiveFlush
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One attempt to summarise a level's history up to the seq `to`."""
+
+    epoch: int
+    run: str
+    path: Path
+    to: int
+    attempt: int
+
+
+Effect = ModelCall | Summary | ToolCall | Admission | ArchiveFlush
 
 
 # --- what a client may say
@@ -208,10 +219,32 @@ class Replied:
 
 
 @dataclass(frozen=True, slots=True)
+class Summarised:
+    """A whole summary; `usage` and `asked` as in `Replied`."""
+
+    effect: Summary
+    text: str
+    finish: str
+    usage: Usage | None
+    asked: int
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptFailed:
     """No whole reply. `retry_after` in seconds, where the provider said so."""
 
     effect: ModelCall
+    kind: str
+    message: str
+    retryable: bool
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryFailed:
+    """No summary; as `AttemptFailed`."""
+
+    effect: Summary
     kind: str
     message: str
     retryable: bool
@@ -270,7 +303,7 @@ class Flushed:
 
 
 Internal = (
-    Create | Activate | Take | Drain | Wake | Admitted | Streamed | Replied | AttemptFailed | ToolStarting | Progressed
-    | SaveNote | ToolEnded | Flushed
+    Create | Activate | Take | Drain | Wake | Admitted | Streamed | Replied | AttemptFailed | Summarised
+    | SummaryFailed | ToolStarting | Progressed | SaveNote | ToolEnded | Flushed
 )  # fmt: skip
 Command = FromClient | Internal

@@ -26,6 +26,7 @@ from app.core.notes import save_client_note
 from app.core.permissions import approve, deny, revoke, settle
 from app.core.reports import attempt_failed, noted, progressed, replied, streamed, tool_ended, tool_starting
 from app.core.state import Run, State
+from app.core.summarising import summarised, summary_failed
 
 DRAINING = "The server is going down; try again in a moment."
 
@@ -102,6 +103,10 @@ def _internal(ledger: Ledger, command: c.Internal, rules: Rules) -> None:
             streamed(ledger, command)
         case c.Replied():
             replied(ledger, command, rules)
+        case c.Summarised():
+            summarised(ledger, command, rules)
+        case c.SummaryFailed():
+            summary_failed(ledger, command, rules)
         case c.AttemptFailed():
             attempt_failed(ledger, command, rules)
         case c.ToolStarting():

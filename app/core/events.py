@@ -144,9 +144,12 @@ class RunStarted(Event, tag="run.started"):
 
 
 class StepStarted(Event, tag="step.started"):
+    """`asked`: the size of the request in characters, from which the provider's usage teaches what a token is."""
+
     step: int
     attempt: int
     model: str
+    asked: int = 0
 
 
 class ReasoningStreamed(Event, tag="reasoning.streamed"):
@@ -317,12 +320,52 @@ class DoubtSettled(Event, tag="doubt.settled"):
 # --- context, notes, archive
 
 
+class Shortened(msgspec.Struct, kw_only=True):
+    """The text of the event with seq `of` is told to the model in about `chars` characters and a reference."""
+
+    of: int
+    chars: int
+
+
+class CompactionStarted(Event, tag="compaction.started"):
+    """A level's history from `from` to `to` is being summarised by a model; `words` as in `context.compacted`.
+
+    `reads`: how many characters of history it is given; `writes`: how many its summary may have.
+    """
+
+    from_: int = msgspec.field(name="from")
+    to: int
+    attempt: int
+    model: str
+    words: int
+    reads: int
+    writes: int
+
+
+class CompactionFailed(Event, tag="compaction.failed"):
+    """No summary came of this attempt."""
+
+    attempt: int
+    error: Failure
+    retry_at: int | None = None
+
+
 class ContextCompacted(Event, tag="context.compacted"):
+    """What the model is told from now on; the log stays as it is. `before` and `after`: tokens of the whole request.
+
+    `references`: the texts in `shortened` are told in short. Otherwise history up to `to` is told as `summary`, written
+    by a model or mechanically, beside the newest `words` messages of the person in it. `usage`: of the summariser.
+    """
+
     from_: int = msgspec.field(name="from")
     to: int
     before: int
     after: int
     summary: str
+    kind: Literal["references", "summary", "mechanical"] = "summary"
+    shortened: list[Shortened] = []
+    words: int = 0
+    usage: Usage | None = None
 
 
 class NoteSaved(Event, tag="note.saved"):

@@ -13,10 +13,13 @@ from app.core import events as e
 from app.core.bounds import CHILDREN_MAX, DEPTH_MAX, LEVELS_MAX, RESULT_CHARS_MAX
 from app.core.calls import shown_arguments
 from app.core.catalogue import Rules
+from app.core.compaction import compact
 from app.core.endings import close, denied, fail, given_up
 from app.core.events import Failure, Path
 from app.core.ledger import Ledger
 from app.core.state import Level, OpenCall, Run, Words
+from app.core.summarising import Place
+from app.core.window import measure
 
 
 def follow(ledger: Ledger, rules: Rules) -> None:
@@ -37,7 +40,7 @@ def _due(ledger: Ledger, rules: Rules) -> bool:
     if run.status != "running":
         return _resumable(ledger, run, rules)
     for path, level in run.inmost:
-        if not level.asking and (level.retry_at is None or at >= level.retry_at):
+        if not level.busy and (level.retry_at is None or at >= level.retry_at):
             if level.open_calls:
                 if _open_sub_agent(ledger, run, path, level, rules):
                     return True
@@ -65,12 +68,19 @@ def _boundary(ledger: Ledger, run: Run, path: Path, level: Level, rules: Rules) 
         if at_rest(run, ledger.stamp.at, rules):
             ledger.emit(e.RunSuspended(run=run.run, reason=reason))
         return run.status == "suspended"
+    model = model_name(level, rules)
+    now = measure(ledger.state, path, rules)
+    fitting = compact(Place(ledger, run, path, level, rules), now, model)
+    if fitting == "full" and at_rest(run, ledger.stamp.at, rules):
+        ledger.emit(e.RunSuspended(run=run.run, reason="context"))
+    if fitting != "fits":
+        return fitting == "compacted" or run.status == "suspended"
     if rules.slice_ms is not None and run.steps > 0 and ledger.stamp.at - run.slice_since >= rules.slice_ms:
         ledger.emit(e.RunSliced(run=run.run))
     step, attempt = (level.step, level.attempt + 1) if again else (level.step + 1, 1)
     for words in hints:
         ledger.emit(e.HintApplied(run=run.run, message=words.message, step=step))
-    ledger.emit(e.StepStarted(run=run.run, path=path, step=step, attempt=attempt, model=model_name(level, rules)))
+    ledger.emit(e.StepStarted(run=run.run, path=path, step=step, attempt=attempt, model=model, asked=now.asked))
     return True
 
 
@@ -170,7 +180,7 @@ def _complete(ledger: Ledger, run: Run, reply: e.ModelReplied, hints: list[Words
 
 def at_rest(run: Run, at: int, rules: Rules) -> bool:
     """Nothing is asked, nothing runs, no retry is to come: what is open is a person's, or a step boundary."""
-    if any(level.asking or (level.retry_at or 0) > at for level in run.levels.values()):
+    if any(level.busy or (level.retry_at or 0) > at for level in run.levels.values()):
         return False
     return all(call.waits or call.agent is not None or _no_room(run, path, call, rules) for path, call in run.calls)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.core.catalogue import Rules
-from app.core.commands import Admission, ArchiveFlush, Effect, ModelCall, ToolCall
+from app.core.commands import Admission, ArchiveFlush, Effect, ModelCall, Summary, ToolCall
 from app.core.follow import at_rest, is_interrupted
 from app.core.state import Run, State
 
@@ -44,6 +44,8 @@ def _of_run(epoch: int, run: Run, rules: Rules) -> list[Effect]:
     for path, level in run.levels.items():
         if level.asking:
             wanted.append(ModelCall(epoch, run.run, path, level.step, level.attempt))
+        elif level.compacting is not None:
+            wanted.append(Summary(epoch, run.run, path, level.compacting.to, level.compacting.attempt))
         elif level.step == 0 and not path and not rules.draining:
             wanted.append(Admission(epoch, run.run))
     for path, call in run.calls:

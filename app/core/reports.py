@@ -76,7 +76,7 @@ def replied(ledger: Ledger, command: c.Replied, rules: Rules) -> None:
             reasoning=command.reasoning or None,
             calls=[_cut(call) for call in calls],
             finish=command.finish,
-            usage=command.usage or _estimate(command),
+            usage=command.usage or estimate(command.asked, _said(command)),
         )
     )
     cut_off = command.finish in ("length", "limit")
@@ -106,10 +106,13 @@ def _cut(call: Call) -> Call:
     return Call(call=call.call, tool=call.tool, arguments=cut, truncated=True, kept=call.kept)
 
 
-def _estimate(command: c.Replied) -> Usage:
+def _said(command: c.Replied) -> int:
+    return len(command.text) + len(command.reasoning) + sum(len(call.arguments) for call in command.calls)
+
+
+def estimate(asked: int, said: int) -> Usage:
     """About four characters a token, and said so."""
-    said = len(command.text) + len(command.reasoning) + sum(len(call.arguments) for call in command.calls)
-    return Usage(input=command.asked // 4 + 1, output=said // 4 + 1, estimated=True)
+    return Usage(input=asked // 4 + 1, output=said // 4 + 1, estimated=True)
 
 
 def _ask(ledger: Ledger, run: Run, path: Path, level: Level, call: Call, rules: Rules, *, cut_off: bool) -> None:
@@ -165,23 +168,24 @@ def attempt_failed(ledger: Ledger, command: c.AttemptFailed, rules: Rules) -> No
     reason = "stall" if command.kind == "stall" else "upstream"
     if not command.retryable:
         end_attempt(ledger, run, effect.path, level, reason, failure)
-        fail(ledger, run, failure, rules)
+        if command.kind != "context":  # too long: the next boundary compacts
+            fail(ledger, run, failure, rules)
         return
     at = ledger.stamp.at
-    retry_at = at + _delay(level.attempt, command.retry_after, ledger.stamp.chance)
+    retry_at = at + delay(level.attempt, command.retry_after, ledger.stamp.chance)
     since = level.trouble_since if level.trouble_since is not None else at
     end_attempt(ledger, run, effect.path, level, reason, failure, retry_at)
-    if retry_at - since > rules.retry_ms and _alone(run, level):
+    if retry_at - since > rules.retry_ms and alone(run, level):
         ledger.emit(e.RunSuspended(run=run.run, reason="retry", until=at + rules.retry_ms))
 
 
-def _alone(run: Run, level: Level) -> bool:
+def alone(run: Run, level: Level) -> bool:
     """Whether nothing else of the run is at work: a suspension would cut it off."""
     others = [other for other in run.levels.values() if other is not level]
-    return not any(other.asking or other.retry_at for other in others) and not any(call.runs for _, call in run.calls)
+    return not any(other.busy or other.retry_at for other in others) and not any(call.runs for _, call in run.calls)
 
 
-def _delay(attempt: int, retry_after: float | None, chance: float) -> int:
+def delay(attempt: int, retry_after: float | None, chance: float) -> int:
     """ms until the next try: what the provider said, else exponential back-off with full jitter."""
     if retry_after is not None:
         return min(max(int(retry_after * 1000), RETRY_FLOOR_MS), RETRY_AFTER_MS_MAX)

@@ -18,7 +18,10 @@ CallId = tuple[str, Path, str]  # run, path, call
 
 @dataclass(slots=True)
 class Words:
-    """A person's words: on their way (in `State.queue`), then delivered (in a history)."""
+    """A person's words: on their way (in `State.queue`), then delivered (in a history).
+
+    `seq`: of the event that brought them; `told`: of the one that delivered them.
+    """
 
     kind: Literal["prompt", "hint"]
     message: str
@@ -26,6 +29,7 @@ class Words:
     author: str
     seq: int
     run: str | None = None
+    told: int = 0
 
 
 @dataclass(slots=True)
@@ -62,14 +66,37 @@ HistoryItem = Words | e.ModelReplied | e.ModelInterrupted | e.ApprovalDecided | 
 
 
 @dataclass(slots=True)
+class Context:
+    """How a history is told to its model; all of it recorded, so that the same log gives the same messages.
+
+    History up to the seq `through` is told as `summary` beside the newest `words` messages of the person in it.
+    `shortened`: seq of an item → characters of it that are told. `refers`: something can be read back by reference.
+    `asked` characters were `input` tokens to the provider, the last time it said so. `refused`: the size in characters
+    of the smallest request that it called too long, 0 = none.
+    """
+
+    through: int = 0
+    summary: str = ""
+    words: int = 0
+    shortened: dict[int, int] = field(default_factory=dict)
+    refers: bool = False
+    asked: int = 0
+    input: int = 0
+    refused: int = 0
+
+
+@dataclass(slots=True)
 class Level:
     """The run of one agent inside a run. `step` and `attempt` count from 1; `asking`: the attempt is open.
 
-    `root` is the run's agent, `via` the names of the tools through which this level was opened.
+    `root` is the run's agent, `via` the names of the tools through which this level was opened. `asked`: characters of
+    the newest request. `compacting`: a summary is being written, for the `summaries`-th time. Since the last step began
+    the provider has called `too_long` requests of it, and `overflows` requests for a summary, too long.
     """
 
     root: str
     history: list[HistoryItem]
+    context: Context = field(default_factory=Context)
     via: tuple[str, ...] = ()
     opened_at: int = 0
     step: int = 0
@@ -87,6 +114,16 @@ class Level:
     trouble_since: int | None = None
     bad_steps: int = 0
     bad_step: int = 0
+    asked: int = 0
+    compacting: e.CompactionStarted | None = None
+    summaries: int = 0
+    too_long: int = 0
+    overflows: int = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a model is at work for this level: on its next step, or on a summary."""
+        return self.asking or self.compacting is not None
 
     @property
     def open_calls(self) -> list[OpenCall]:
@@ -184,6 +221,7 @@ class State:
     drained: bool = False
     run: Run | None = None
     history: list[HistoryItem] = field(default_factory=list)
+    context: Context = field(default_factory=Context)
     queue: list[Words] = field(default_factory=list)
     carried: list[Words] = field(default_factory=list)
     receipts: dict[str, int] = field(default_factory=dict)

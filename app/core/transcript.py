@@ -11,35 +11,42 @@ from app.core import events as e
 from app.core.calls import parse_arguments
 from app.core.catalogue import AgentSpec, Rules
 from app.core.codec import to_json
+from app.core.context import opening, recent, text_of
 from app.core.events import Json, Path
 from app.core.notes import put_before_the_model
-from app.core.state import HistoryItem, Level, State, Words
+from app.core.reading import READ_RESULT
+from app.core.state import Context, HistoryItem, Level, State, Words
 
 CUT_CHARS = 2_000
 """So much of arguments that were too long for their event goes back to the model."""
 
 
-def messages(state: State, path: Path, rules: Rules) -> list[Json]:
-    """The messages of the next model call of a level."""
+def messages(state: State, path: Path, rules: Rules, context: Context | None = None) -> list[Json]:
+    """The messages of the next model call of a level; with another `context`, as they would be then."""
     assert state.run is not None
     level = state.run.levels[path]
-    told = _system(state, level, rules.agent(level))
+    context = context or level.context
+    told = [*_system(state, level, rules.agent(level)), *opening(level.history, context)]
     results: dict[str, Json] = {}
-    for item in level.history:
+    for item in level.history[recent(level.history, context) :]:
         if isinstance(item, e.ApprovalDecided):
             results[item.call]["content"] = f"(A person changed the arguments to {to_json(item.arguments)}.)\n"
         elif isinstance(item, e.ToolReturned | e.ToolFailed):
-            results[item.call]["content"] += result_text(item)
+            results[item.call]["content"] += result_text(item, context)
         else:
-            told.extend(_message(item, results))
+            told.extend(_message(item, results, context))
     return told
 
 
 def tools(state: State, path: Path, rules: Rules) -> list[Json]:
     """The tools that a level's model may call."""
     assert state.run is not None
-    agent = rules.agent(state.run.levels[path])
-    return [tool.schema for tool in agent.tools.values()] if agent is not None else []
+    level = state.run.levels[path]
+    agent = rules.agent(level)
+    offered = [tool.schema for tool in agent.tools.values()] if agent is not None else []
+    if rules.tool(level, READ_RESULT.name) is READ_RESULT:
+        offered.append(READ_RESULT.schema)
+    return offered
 
 
 def _system(state: State, level: Level, agent: AgentSpec | None) -> list[Json]:
@@ -50,10 +57,10 @@ def _system(state: State, level: Level, agent: AgentSpec | None) -> list[Json]:
     return [{"role": "system", "content": content}] if content else []
 
 
-def _message(item: HistoryItem, results: dict[str, Json]) -> list[Json]:
+def _message(item: HistoryItem, results: dict[str, Json], context: Context) -> list[Json]:
     match item:
         case Words():
-            return [{"role": "user", "content": item.text}]
+            return [{"role": "user", "content": text_of(item, context)}]
         case e.ModelInterrupted():
             return [{"role": "assistant", "content": item.text}]
         case e.ModelReplied(calls=[]):
@@ -82,8 +89,8 @@ def _tool_call(call: e.Call) -> Json:
     return {"id": call.call, "type": "function", "function": {"name": call.tool, "arguments": arguments}}
 
 
-def result_text(event: e.ToolReturned | e.ToolFailed) -> str:
-    """A call's result as the model reads it, also when it has none."""
+def result_text(event: e.ToolReturned | e.ToolFailed, context: Context | None = None) -> str:
+    """A call's result as the model reads it, also when it has none; whole without a context that shortens it."""
     if isinstance(event, e.ToolReturned):
-        return event.result
+        return text_of(event, context) if context else event.result
     return f"Error ({event.error.kind}): {event.error.message}"

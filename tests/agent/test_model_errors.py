@@ -87,6 +87,7 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
         ({"type": "invalid_request_error", "message": "no"}, "bad_request", False),
         ({"type": "invalid_request_error", "code": "context_length_exceeded"}, "context", False),
         ({"code": 400, "message": "maximum context length"}, "context", False),
+        ({"code": "context_length_exceeded", "message": "no"}, "context", False),
         ({"code": 401, "message": f"bad key {KEY}"}, "unauthorized", False),
     ],
 )

@@ -177,6 +177,8 @@ class World:
             said: list[Callable[[c.ModelCall], c.Internal]] = [self._streamed, self._replied, self._failed]
             return self.chance.choices(said, [3, 6, 1])[0](effect)
         match effect:
+            case c.Summary():
+                return self._summary(effect)
             case c.ArchiveFlush():
                 return c.Flushed(effect, self.state.seq)
             case c.Admission():
@@ -198,6 +200,14 @@ class World:
         text = self.chance.choice(["seen", "seen </note> there", " "])
         following = self.chance.choice([None, "rest"])
         return self.chance.choice([c.Draft(kind, text), c.Draft("progress", task="t", result="r", next=following)])
+
+    def _summary(self, effect: c.Summary) -> c.Internal:
+        """A short, a long or no summary, or a failure of any kind."""
+        if self.chance.random() < 0.6:
+            text = self.chance.choice(["in short", "at length " * 400, " "])
+            return c.Summarised(effect, text, "stop", self.chance.choice([None, Usage(input=10, output=5)]), asked=40)
+        kind = self.chance.choice(["overloaded", "context", "context", "refused"])
+        return c.SummaryFailed(effect, kind, "busy", kind == "overloaded", self.chance.choice([None, 0.0, 2.0]))
 
     def _streamed(self, effect: c.ModelCall) -> c.Internal:
         return c.Streamed(effect, self.chance.choice(["", "wört "]), self.chance.choice(["", "hm "]))
