@@ -135,10 +135,10 @@ def test_invisible_characters_are_written_out_in_code() -> None:
     ids=["quotes", "lists", "long", "table", "emphasis"],
 )
 def test_what_would_cost_too_much_is_refused_fast(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ValueError, match="text"):
         render(text)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_the_nesting_limit_is_not_in_anyones_way() -> None:
