@@ -193,6 +193,21 @@ def test_the_older_part_is_summarised() -> None:
     assert len(stage.run.top.history) > len(stage.told), "people and the log keep all"
 
 
+def test_a_batch_is_never_cut_in_two() -> None:
+    """§7: a boundary where every call has its result: a batch that is larger than the tail goes as a whole."""
+    stage = staged("the task")
+    while not stage.run.top.compacting:
+        stage.reply("", *["safe"] * 5)
+        for call in list(stage.run.top.batch):
+            stage.begin(call)
+            stage.end(call, "r" * 380)
+    while stage.run.top.compacting:
+        summarise(stage)
+    check_strict(messages(stage.state, (), stage.rules))
+    assert [role for role, _ in stage.told][:3] in (["user", "user"], ["user", "user", "assistant"])
+    assert len(stage.told) % 6 == 2, "whole batches"
+
+
 def test_a_summary_takes_in_the_one_before() -> None:
     """§7: nothing is summarised twice, and nothing falls out between two of them."""
     stage = compacting()
