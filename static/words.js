@@ -40,6 +40,15 @@ export function tokensInFull(usage) {
   return `${number.format(usage.input)} in${cached}, ${number.format(usage.output)} out`;
 }
 
+/** What it cost, in the currency of the server's prices; nothing where nothing has a price. */
+export function money(usage) {
+  if (usage.cost === undefined) return '';
+  return `${usage.unpriced ? 'more than ' : usage.estimated ? 'about ' : ''}${amount(usage.cost)} spent`;
+}
+
+const amount = (millionths) =>
+  new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumSignificantDigits: 3 }).format(millionths / 1e6);
+
 export const who = (id, viewer) => (!id || id === viewer ? 'you' : id);
 
 // --- the conversation
@@ -52,13 +61,40 @@ export function runWords({ status, open, connected, stopping }) {
   return status === 'waiting' && open > 1 ? `${statusWords.waiting}: ${count(open, 'decision')}` : statusWords[status];
 }
 
-export const goOnWords = (reason) => (reason === 'budget' ? 'Go on, 25 more steps' : 'Go on');
+// --- a ceiling that a run has reached: {of, ceiling, used}
+
+const STEPS_MORE = 25;
+const doubled = new Set(['tokens', 'money', 'calls']);
+
+/** The new ceiling with which a run goes on; none where going on is enough. */
+export function raised(over) {
+  if (over?.of === 'steps') return { steps: over.used + STEPS_MORE };
+  return doubled.has(over?.of) ? { [over.of]: 2 * Math.max(over.ceiling, over.used) } : {};
+}
+
+export function goOnWords(over) {
+  if (over?.of === 'steps') return `Go on, ${STEPS_MORE} more steps`;
+  return doubled.has(over?.of) ? `Go on with twice the ${over.of}` : 'Go on';
+}
+
+const ceilings = {
+  steps: ({ used }) => `${count(used, 'step')}`,
+  calls: ({ used }) => `${count(used, 'tool call')}`,
+  tokens: ({ used, ceiling }) => `${number.format(used)} of ${count(ceiling, 'token')}`,
+  money: ({ used, ceiling }) => `${amount(used)} of ${amount(ceiling)} spent`,
+  seconds: ({ used }) => `${duration(used * 1000)} of work`,
+};
+
+function budgetWords(event) {
+  if (event.of === 'repeats') return `Paused: the agent has asked ${event.used} times in a row for the same.`;
+  const figures = Object.hasOwn(ceilings, event.of ?? '') ? ` (${ceilings[event.of](event)})` : '';
+  return `Paused: the run has reached its budget${figures}.`;
+}
 
 export const listWords = { ...statusWords, waiting: 'Needs you' };
 
 const suspensions = {
   turns: 'Paused after a number of steps.',
-  budget: 'Paused: the run has reached its budget.',
   request: 'Paused, as asked.',
   context: 'Paused: the conversation does not fit into the model any more.',
   retry: 'Paused: the model’s provider is not answering. It goes on by itself.',
@@ -70,7 +106,7 @@ const fewer = ({ before, after }) => `${compact.format(before)} → ${compact.fo
 export function sentence(event, viewer) {
   switch (event.type) {
     case 'actor.activated': return 'The server started again; the run goes on.';
-    case 'run.suspended': return suspensions[event.reason] ?? 'Paused.';
+    case 'run.suspended': return event.reason === 'budget' ? budgetWords(event) : suspensions[event.reason] ?? 'Paused.';
     case 'run.resumed': return 'Goes on.';
     case 'suspension.requested': return 'Pauses at the end of this step.';
     case 'always.revoked': return `${event.tool} needs approval again (${who(event.by, viewer)}).`;

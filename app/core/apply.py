@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from app.core import events as e
-from app.core.apply_level import AT_LEVEL, apply_at_level, apply_streamed
+from app.core.apply_level import AT_LEVEL, apply_at_level, apply_streamed, count
 from app.core.events import Event, Path
-from app.core.state import Level, Run, RunRecord, State, Stop, Words
+from app.core.state import CEILINGS, Level, LevelRecord, Run, RunRecord, State, Stop, Words
 
 
 def fold(events: Iterable[Event], state: State | None = None) -> State:
@@ -31,7 +31,11 @@ def apply(state: State, event: Event) -> None:
         case e.TextStreamed() | e.ReasoningStreamed():
             apply_streamed(_level(state, event), event)
             return
-        case e.ToolProgressed() | e.CommandNoted() | e.ContextCompacted() | e.UnknownEvent():
+        case e.ContextCompacted():
+            if event.usage is not None and state.run is not None:
+                count(state, state.run, event.path, event.usage)
+            return
+        case e.ToolProgressed() | e.CommandNoted() | e.UnknownEvent():
             return
     state.updated_at = max(state.updated_at, event.at)
     match event:
@@ -121,16 +125,11 @@ def _run(state: State, event: Event) -> None:
     match event:
         case e.RunSuspended():
             run.status = "waiting" if event.reason in ("approval", "in_doubt") else "suspended"
-            run.reason, run.until = event.reason, event.until
+            run.reason, run.until, run.parked_at = event.reason, event.until, event.at
             run.suspend = None if event.reason == "request" else run.suspend
             state.flush_due = event.seq
         case e.RunResumed():
-            run.status, run.reason, run.until = "running", None, None
-            run.suspend = None if event.reason in ("request", "hint") else run.suspend
-            run.tokens_max, run.steps_max = event.tokens or run.tokens_max, event.steps or run.steps_max
-            run.held_since, run.held_steps, run.slice_since = event.at, run.steps, event.at
-            for level in run.levels.values():
-                level.trouble_since = None
+            _resumed(run, event)
         case e.RunSliced():
             run.slice_since = event.at
         case e.SuspensionRequested():
@@ -143,12 +142,27 @@ def _run(state: State, event: Event) -> None:
     _record(state, run, event)
 
 
+def _resumed(run: Run, event: e.RunResumed) -> None:
+    run.status, run.reason, run.until, run.slice_since = "running", None, None, event.at
+    run.ceilings.update((of, given) for of in CEILINGS if (given := getattr(event, of)) is not None)
+    for level in run.levels.values():
+        level.trouble_since = None
+    if event.reason not in ("request", "hint"):  # it goes on where it was; the time that it was parked does not count
+        run.held_since += max(0, event.at - run.parked_at)
+        return
+    run.suspend = None
+    run.held_since, run.held_steps = event.at, run.steps
+    for level in run.levels.values():
+        level.repeats = 0
+
+
 def _run_started(state: State, event: e.RunStarted) -> None:
     assert event.run is not None
     levels: dict[Path, Level] = {(): Level(event.agent, state.history, opened_at=event.at)}
     run = Run(event.run, event.agent, event.message, event.at, levels, held_since=event.at, slice_since=event.at)
     state.run = run
-    state.runs[run.run] = RunRecord(run.run, event.agent, "running", event.at, event.seq)
+    record = RunRecord(run.run, event.agent, "running", event.at, event.seq, levels={(): LevelRecord(event.agent)})
+    state.runs[run.run] = record
     state.queue, state.carried = state.carried + state.queue, []
     _deliver(state, event.message, run)
     for words in [words for words in state.queue if words.kind == "hint"]:
