@@ -1,6 +1,8 @@
 /* Every sentence that the page says by itself, and how it writes numbers and times. Pure; no DOM. */
 
 const number = new Intl.NumberFormat();
+const large = new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+const small = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 3 });
 const compact = new Intl.NumberFormat(undefined, { notation: 'compact', maximumFractionDigits: 1 });
 const timeOfDay = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
 const dayAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' });
@@ -46,8 +48,7 @@ export function money(usage) {
   return `${usage.unpriced ? 'more than ' : usage.estimated ? 'about ' : ''}${amount(usage.cost)} spent`;
 }
 
-const amount = (millionths) =>
-  new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumSignificantDigits: 3 }).format(millionths / 1e6);
+const amount = (millionths) => (millionths < 1e6 ? small : large).format(millionths / 1e6);
 
 export const who = (id, viewer) => (!id || id === viewer ? 'you' : id);
 

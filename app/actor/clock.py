@@ -14,6 +14,9 @@ from collections.abc import Callable
 STEP_MS = 86_400_000
 """So much behind the wall, the clock follows at once."""
 
+SET_BACK_MS = 7_200_000
+"""So far the clock of a new process may be behind the one that wrote when something falls due."""
+
 SLEW = 10
 """Else it goes faster or slower by one part in so many."""
 

@@ -24,7 +24,7 @@ def fold(events: Iterable[Event], state: State | None = None) -> State:
 
 def apply(state: State, event: Event) -> None:
     """Takes one event into the state."""
-    state.seq = event.seq
+    before, state.seq, state.at = state.at, event.seq, event.at
     if event.cause is not None:
         state.receipts.setdefault(event.cause, event.seq)
     match event:
@@ -45,6 +45,8 @@ def apply(state: State, event: Event) -> None:
         case e.ConversationRenamed():
             state.title, state.flush_due = event.title, event.seq
         case e.ActorActivated():
+            if state.run is not None and event.at < before:
+                _shift(state.run, event.at - before)
             _activated(state, event)
         case e.ActorDrained():
             state.drained = True
@@ -70,6 +72,21 @@ def _activated(state: State, event: e.ActorActivated) -> None:
     if state.run and state.run.status == "running" and not state.drained:
         state.run.crashes += 1
     state.drained = False
+
+
+def _shift(run: Run, by: int) -> None:
+    """Moves what the run waits for: the new owner's clock is not the one that wrote these times, a wait stays as long.
+
+    Only what a person was told, when an approval expires, stays what it was.
+    """
+    run.held_since, run.slice_since, run.parked_at = run.held_since + by, run.slice_since + by, run.parked_at + by
+    run.interrupt_at += by
+    run.until = None if run.until is None else run.until + by
+    if run.stop is not None:
+        run.stop.at += by
+    for level in run.levels.values():
+        level.retry_at = None if level.retry_at is None else level.retry_at + by
+        level.trouble_since = None if level.trouble_since is None else level.trouble_since + by
 
 
 # --- a person's words

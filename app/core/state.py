@@ -198,7 +198,7 @@ class Decided:
 
 @dataclass(slots=True)
 class State:
-    """A conversation as its log says it is. `seq`: of the last event applied; times in ms."""
+    """A conversation as its log says it is. `seq`, `at`: of the last event applied; times in ms."""
 
     agent: str = ""
     title: str = ""
@@ -206,6 +206,7 @@ class State:
     created_at: int = 0
     updated_at: int = 0
     seq: int = 0
+    at: int = 0
     epoch: int = 0
     drained: bool = False
     run: Run | None = None
