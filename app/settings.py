@@ -89,7 +89,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         seconds_max=env.optional_integer("HOLDFAST_SECONDS_MAX"),
         money_max=env.money("HOLDFAST_MONEY_MAX"),
         calls_max=env.integer("HOLDFAST_CALLS_MAX", 1_000, least=1),
-        repeats_max=env.integer("HOLDFAST_REPEATS_MAX", 10, least=2),
+        repeats_max=env.integer("HOLDFAST_REPEATS_MAX", 20, least=2),
         prices=env.prices("HOLDFAST_PRICES"),
         turns=env.optional_integer("HOLDFAST_TURNS"),
         slice_seconds=env.number("HOLDFAST_SLICE_SECONDS", 0) or None,

@@ -45,8 +45,8 @@ def apply(state: State, event: Event) -> None:
         case e.ConversationRenamed():
             state.title, state.flush_due = event.title, event.seq
         case e.ActorActivated():
-            if state.run is not None and event.at < before:
-                _shift(state.run, event.at - before)
+            if state.run is not None:
+                _left_alone(state.run, event.at - before)
             _activated(state, event)
         case e.ActorDrained():
             state.drained = True
@@ -74,13 +74,17 @@ def _activated(state: State, event: e.ActorActivated) -> None:
     state.drained = False
 
 
-def _shift(run: Run, by: int) -> None:
-    """Moves what the run waits for: the new owner's clock is not the one that wrote these times, a wait stays as long.
+def _left_alone(run: Run, by: int) -> None:
+    """Nobody owned the run for so long: that is no time of work.
 
-    Only what a person was told, when an approval expires, stays what it was.
+    Less than none: the new owner's clock is behind the one that wrote these times, and what is waited for moves with
+    it, so that a wait stays as long. Only what a person was told, when an approval expires, stays what it was.
     """
-    run.held_since, run.slice_since, run.parked_at = run.held_since + by, run.slice_since + by, run.parked_at + by
-    run.interrupt_at += by
+    if by < 0 or run.status == "running":
+        run.held_since += by
+    if by >= 0:
+        return
+    run.slice_since, run.parked_at, run.interrupt_at = run.slice_since + by, run.parked_at + by, run.interrupt_at + by
     run.until = None if run.until is None else run.until + by
     if run.stop is not None:
         run.stop.at += by

@@ -85,7 +85,7 @@ class Rules:
     seconds_max: int | None = None
     money_max: int | None = None
     calls_max: int = 1_000
-    repeats_max: int = 10
+    repeats_max: int = 20
     prices: Mapping[str, Price] = field(default_factory=dict)
     turns: int | None = None
     slice_ms: int | None = None

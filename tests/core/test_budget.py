@@ -288,6 +288,46 @@ def test_the_time_that_a_person_takes_does_not_count() -> None:
     assert stage.last(e.RunSuspended).used == 10
 
 
+@pytest.mark.parametrize("away", [86_400_000, -3_600_000])
+def test_the_time_in_which_there_was_no_process_does_not_count(away: int) -> None:
+    """003-20, FAULTS 23: days later, or with a clock that is behind, the run has worked as long as before."""
+    stage = Stage(seconds_max=10)
+    stage.at += 10_000_000
+    stage.prompt()
+    stage.at += 6_000
+    stage.reply("", "safe")
+    stage.begin()
+    stage.at += away
+    stage.crash()
+    stage.at += 3_000
+    assert stage.end()[-1] == "step.started", "9 of 10"
+    stage.at += 1_000
+    assert stage.reply("", "missing")[-1] == "run.suspended"
+    assert stage.last(e.RunSuspended).used == 10
+
+
+@pytest.mark.parametrize(
+    ("wait", "what"), [("retry", "step.started"), ("suspended", "run.resumed"), ("stop", "run.cancelled")]
+)
+def test_a_wait_stays_as_long_when_the_clock_is_set_back(wait: str, what: str) -> None:
+    """FAULTS 23: whatever the run waits for falls due in the new owner's time."""
+    stage = Stage(retry_ms=20_000)
+    stage.at += 10_000_000
+    stage.prompt()
+    if wait == "stop":
+        stage.reply("", "safe")
+        stage.begin()
+        stage.cancel()
+    else:
+        stage.fail(retry_after=5 if wait == "retry" else 50)
+    due = (stage.plan.wake_at or 0) - stage.at
+    assert stage.run.status == ("suspended" if wait == "suspended" else "running") and due > 0
+    stage.at -= 3_600_000
+    stage.crash()
+    assert stage.plan.wake_at == stage.at + due
+    assert stage.until_due()[-1] == what
+
+
 def test_an_approval_does_not_renew_the_turns() -> None:
     """004-18: every N steps, whoever decided something meanwhile."""
     stage = Stage(turns=2)
