@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 
 STEP_MS = 86_400_000
-"""So much behind the wall, the clock follows at once."""
+"""More than so much behind the wall, the clock follows at once."""
+
+SLEW = 10
+"""Less than that is worked off: the clock goes faster or slower by one part in so many."""
 
 SET_BACK_MS = 7_200_000
 """So far the clock of a new process may be behind the one that wrote when something falls due."""
-
-SLEW = 10
-"""Else it goes faster or slower by one part in so many."""
 
 _COUNTS_SLEEP = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 

@@ -29,6 +29,9 @@ from app.core.usage import estimated, priced
 NO_TEXT = "(no text)"
 """The result of a tool that returned an empty one: strict providers take no empty message."""
 
+FAULTS_OF_A_REQUEST = ("bad_request", "context", "refused", "not_found")
+"""Any other failure that is not worth a retry (no key, no credit) is that of every request of the run."""
+
 # --- the model
 
 
@@ -173,13 +176,9 @@ def attempt_failed(ledger: Ledger, command: c.AttemptFailed, rules: Rules) -> No
         ledger.emit(e.RunSuspended(run=run.run, reason="retry", until=at + rules.retry_ms))
 
 
-OWN_FAULTS = ("bad_request", "context", "refused", "not_found")
-"""Failures of one request; any other that is not worth a retry (no key, no credit) is everybody's in this run."""
-
-
 def _fail(ledger: Ledger, run: Run, path: Path, level: Level, failure: Failure, rules: Rules) -> None:
     """A sub-agent is a tool: where its own request was refused its call fails, and who called it can act on that."""
-    if not path or failure.kind not in OWN_FAULTS:
+    if not path or failure.kind not in FAULTS_OF_A_REQUEST:
         fail(ledger, run, failure, rules)
         return
     error = Failure(kind="error", message=failure.message)
