@@ -75,7 +75,7 @@ export function raised(over) {
 
 export function goOnWords(over) {
   if (over?.of === 'steps') return `Go on, ${STEPS_MORE} more steps`;
-  return doubled.has(over?.of) ? `Go on with twice the ${over.of}` : 'Go on';
+  return doubled.has(over?.of) ? `Go on, 2× ${over.of}` : 'Go on';
 }
 
 const ceilings = {

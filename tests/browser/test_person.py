@@ -190,7 +190,7 @@ async def test_a_run_that_is_out_of_money_gets_more(
     tab = await open_tab(server.url)
     await tab.say(story.says("Count"))
     await tab.shows(".line", "the run has reached its budget (0.078 of 0.1 spent)")
-    await tab.click("#strip button", "Go on with twice the money")
+    await tab.click("#strip button", "Go on, 2× money")
     await tab.ended()
     await tab.shows(".end .facts", "36 tokens · 0.156 spent")
     await tab.page.goto("about:blank")
