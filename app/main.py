@@ -12,7 +12,6 @@ import os
 import random
 import secrets
 import socket
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from types import FrameType
 
 import uvicorn
 
+from app.actor.clock import Clock
 from app.actor.directory import Directory
 from app.actor.listing import Listing
 from app.actor.moving import Moving
@@ -54,11 +54,6 @@ KEEP_ALIVE_SECONDS = 75
 request meets a connection that is just being closed."""
 
 
-def now_ms() -> int:
-    """Wall clock, ms since the Unix epoch."""
-    return time.time_ns() // 1_000_000
-
-
 def agents_of(settings: Settings) -> Mapping[str, Agent]:
     """The agents to serve. Raises ConfigError."""
     if settings.agent is None:
@@ -84,12 +79,29 @@ def rules_of(settings: Settings, agents: Mapping[str, Agent], model: str) -> Rul
         steps_max=settings.steps_max,
         tokens_max=settings.tokens_max,
         seconds_max=settings.seconds_max,
+        money_max=settings.money_max,
+        calls_max=settings.calls_max,
+        repeats_max=settings.repeats_max,
+        prices=settings.prices,
         turns=settings.turns,
         slice_ms=None if settings.slice_seconds is None else int(settings.slice_seconds * 1000),
         queue_max=settings.queue_max,
         grace_ms=int(settings.cancel_grace_seconds * 1000),
         retry_ms=int(settings.retry_seconds * 1000),
     )
+
+
+def unpriced(rules: Rules) -> list[str]:
+    """The models, sub-agents' included, that have no price where others have one."""
+    known, to_see = set[int](), list(rules.agents.values())
+    models: set[str] = set()
+    while to_see:
+        agent = to_see.pop()
+        if id(agent) not in known:
+            known.add(id(agent))
+            models.add(agent.model or rules.model)
+            to_see += [tool.agent for tool in agent.tools.values() if tool.agent is not None]
+    return sorted(models - rules.prices.keys()) if rules.prices else []
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -128,7 +140,10 @@ def redactor(secrets: tuple[str, ...]) -> Callable[[str], str]:
 def house_of(settings: Settings, agents: Mapping[str, Agent], model: Model, log: EventLog, archive: Archive) -> House:
     """Everything between the stores and the routes."""
     listing = Listing()
+    clock = Clock()
     rules = rules_of(settings, agents, model.name)
+    if models := unpriced(rules):
+        logger.warning("HOLDFAST_PRICES has no price for %s: what that costs is not counted", ", ".join(models))
     runs = asyncio.Semaphore(settings.runs_max)
     around = Surroundings(
         log=log,
@@ -136,7 +151,7 @@ def house_of(settings: Settings, agents: Mapping[str, Agent], model: Model, log:
         agents=agents,
         model=model,
         rules=lambda: replace(rules, admit=not runs.locked(), draining=directory.draining),
-        clock=now_ms,
+        clock=clock,
         fresh=lambda: secrets.token_urlsafe(16),
         chance=random.random,
         runs=runs,
@@ -157,7 +172,7 @@ def house_of(settings: Settings, agents: Mapping[str, Agent], model: Model, log:
         archive=archive,
         agents=agents,
         limits=limits_of(settings),
-        clock=now_ms,
+        clock=clock,
         send_seconds=settings.send_seconds,
         page_bytes=settings.frame_bytes_max,
         moving=Moving(directory, log, rules, secret),

@@ -5,13 +5,19 @@ The only reader of the environment. A message never shows a value: it might be a
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+
+from app.core.catalogue import Price
 
 SECRET_CHARS_MIN = 8
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_AMOUNT = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,6}))?")
 
 
 class SettingError(Exception):
@@ -20,7 +26,7 @@ class SettingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Durations in seconds unless the name says otherwise; every row is in the README."""
+    """Durations in seconds unless the name says otherwise, money in millionths; every row is in the README."""
 
     host: str
     port: int
@@ -37,6 +43,10 @@ class Settings:
     steps_max: int
     tokens_max: int | None
     seconds_max: int | None
+    money_max: int | None
+    calls_max: int
+    repeats_max: int
+    prices: Mapping[str, Price]
     turns: int | None
     slice_seconds: float | None
     tool_seconds: float
@@ -79,6 +89,10 @@ def read(environ: Mapping[str, str]) -> Settings:
         steps_max=env.integer("HOLDFAST_STEPS_MAX", 50, least=1),
         tokens_max=env.optional_integer("HOLDFAST_TOKENS_MAX"),
         seconds_max=env.optional_integer("HOLDFAST_SECONDS_MAX"),
+        money_max=env.money("HOLDFAST_MONEY_MAX"),
+        calls_max=env.integer("HOLDFAST_CALLS_MAX", 1_000, least=1),
+        repeats_max=env.integer("HOLDFAST_REPEATS_MAX", 200, least=2),
+        prices=env.prices("HOLDFAST_PRICES"),
         turns=env.optional_integer("HOLDFAST_TURNS"),
         slice_seconds=env.number("HOLDFAST_SLICE_SECONDS", 0) or None,
         tool_seconds=env.number("HOLDFAST_TOOL_SECONDS", 120, least=0.01),
@@ -98,7 +112,15 @@ def read(environ: Mapping[str, str]) -> Settings:
     )
     if env.integer("WEB_CONCURRENCY", 1, least=1) != 1:
         raise SettingError("WEB_CONCURRENCY must be 1: one process owns the data directory.")
+    if settings.money_max is not None and not settings.prices:
+        raise SettingError("HOLDFAST_MONEY_MAX needs HOLDFAST_PRICES: without prices nothing costs anything.")
     return settings
+
+
+def millionths(amount: object) -> int | None:
+    """An amount such as 0.25 in millionths, exactly; None where it is no such amount."""
+    found = _AMOUNT.fullmatch(amount) if isinstance(amount, str) else None
+    return None if found is None else int(found[1]) * 1_000_000 + int((found[2] or "").ljust(6, "0"))
 
 
 def check_exposure(settings: Settings) -> None:
@@ -116,6 +138,15 @@ def hosts(settings: Settings) -> frozenset[str] | None:
         return None
     named = {urlsplit(origin).hostname or "" for origin in settings.origins}
     return frozenset({*LOOPBACK, settings.host, *named})
+
+
+def _price(row: Any) -> Price | None:
+    """The price of one model; None where the row is none."""
+    if not isinstance(row, dict) or not {"input", "output"} <= row.keys() <= {"input", "output", "cached"}:
+        return None
+    read, written = millionths(row["input"]), millionths(row["output"])
+    cached = millionths(row.get("cached", row["input"]))
+    return None if read is None or written is None or cached is None else Price(read, written, cached)
 
 
 class _Reader:
@@ -152,6 +183,28 @@ class _Reader:
         if not text.isascii() or not text.isdigit() or not least <= int(text[:18]) <= most:
             raise SettingError(f"{name} must be a whole number from {least} to {most}.")
         return int(text)
+
+    def money(self, name: str) -> int | None:
+        text = self.text(name)
+        amount = None if text is None else millionths(text)
+        if text is not None and not amount:
+            raise SettingError(f"{name} must be an amount above 0 such as 0.25, with six decimals at most.")
+        return amount
+
+    def prices(self, name: str) -> Mapping[str, Price]:
+        text = self.text(name)
+        try:
+            table = json.loads(text or "{}", parse_int=str, parse_float=str, parse_constant=str)
+        except (ValueError, RecursionError):
+            table = None
+        prices = {model: _price(row) for model, row in table.items()} if isinstance(table, dict) else {"": None}
+        good = {model: price for model, price in prices.items() if model and price is not None}
+        if len(good) < len(prices) or (text is not None and not good):
+            raise SettingError(
+                f'{name} must be a JSON object such as {{"gpt-5-mini": {{"input": 0.25, "output": 2}}}}: what a '
+                "million tokens cost, with six decimals at most; `cached` is as `input` where it is missing."
+            )
+        return good
 
     def origins(self, name: str) -> frozenset[str]:
         found = frozenset(origin.rstrip("/") for origin in (self.text(name) or "").replace(",", " ").split())

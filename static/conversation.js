@@ -12,10 +12,9 @@ import { Outbox } from './outbox.js';
 import { toast } from './toast.js';
 import { Transcript } from './transcript.js';
 import { Notes } from './view_notes.js';
-import { connectionWords } from './words.js';
+import { connectionWords, raised } from './words.js';
 
 const FAR_BEHIND = 500; // events: so far from the end nothing is drawn, it would be over before it is seen
-const STEPS_MORE = 25;
 const decides = new Set(['approve', 'deny', 'settle']);
 
 export class Conversation {
@@ -147,10 +146,9 @@ export class Conversation {
     if (run && !this.#stopping(run)) this.#command({ type: 'cancel', run });
   }
 
-  /** A run that is out of steps gets some more; anything else just goes on. */
   #goOn() {
-    const { run, reason, step } = this.#state.run;
-    this.#command(reason === 'budget' ? { type: 'resume', run, steps: step + STEPS_MORE } : { type: 'resume', run });
+    const { run, over } = this.#state.run;
+    this.#command({ type: 'resume', run, ...raised(over) });
   }
 
   #look() {

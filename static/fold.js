@@ -10,8 +10,8 @@
 import { line, push } from './fold_items.js';
 import { noteSaved } from './fold_notes.js';
 import {
-  approvalDecided, attemptEnded, contextCompacted, doubtSettled, personNeeded, stepStarted, streamed, toolEnded, toolProgressed, toolSettled,
-  toolStarted,
+  approvalDecided, attemptEnded, contextCompacted, doubtSettled, personNeeded, stepStarted, streamed, toolEnded,
+  toolProgressed, toolSettled, toolStarted,
 } from './fold_work.js';
 
 export { callKey } from './fold_items.js';
@@ -22,7 +22,7 @@ export function initial() {
     seq: 0,
     agent: '',
     title: '',
-    run: null, // {run, agent, message, status, started_at, step, usage, reason, until, stopping}
+    run: null, // {run, agent, message, status, started_at, step, usage, reason, until, over, stopping}
     queue: [], // words that are on their way, in the order of acceptance
     open: new Map(), // call key -> the open approval.requested or doubt.raised event
     always: new Set(), // tools that need no approval any more
@@ -101,22 +101,24 @@ function runStarted(state, event) {
   const { run, agent, message, at } = event;
   state.run = {
     run, agent, message, status: 'running', started_at: at, step: 0, usage: { input: 0, output: 0 },
-    reason: null, until: null, stopping: false,
+    reason: null, until: null, over: null, stopping: false,
   };
   if (state.queue.some((item) => item.message === message)) leave(state, event.seq, message, 'delivered'); // else it was carried
 }
 
 function suspended(state, event) {
   if (!state.run) return;
-  const person = event.reason === 'approval' || event.reason === 'in_doubt';
-  Object.assign(state.run, { status: person ? 'waiting' : 'suspended', reason: event.reason, until: event.until ?? null });
+  const { reason, until = null, of, ceiling, used } = event;
+  const person = reason === 'approval' || reason === 'in_doubt';
+  const over = of ? { of, ceiling, used } : null; // which ceiling the run has reached
+  Object.assign(state.run, { status: person ? 'waiting' : 'suspended', reason, until, over });
   if (!person) line(state, event);
 }
 
 function resumed(state, event) {
   if (!state.run) return;
   if (state.run.status === 'suspended') line(state, event);
-  Object.assign(state.run, { status: 'running', reason: null, until: null });
+  Object.assign(state.run, { status: 'running', reason: null, until: null, over: null });
 }
 
 function ended(outcome) {

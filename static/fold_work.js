@@ -7,7 +7,14 @@ const usageOf = (sum, now) => ({
   output: sum.output + now.output,
   cached: (sum.cached ?? 0) + (now.cached ?? 0),
   estimated: Boolean(sum.estimated || now.estimated),
+  cost: now.cost === undefined ? sum.cost : (sum.cost ?? 0) + now.cost,
+  unpriced: Boolean(sum.unpriced || now.unpriced),
 });
+
+/** What a call of the model took, by whatever event says it. */
+export function spent(state, { usage }) {
+  if (state.run && usage) state.run.usage = usageOf(state.run.usage, usage);
+}
 
 // --- a step: one reply per attempt that is still to be seen
 
@@ -42,21 +49,21 @@ function replyOf(state, event) {
 
 export function attemptEnded(phase) {
   return (state, event) => {
+    spent(state, event);
     const reply = replyOf(state, event);
     if (!reply) return;
     const { text = '', reasoning = '', reason, finish, error, retry_at } = event;
     Object.assign(reply, { phase, text, reasoning, reason, finish, error, retry_at, changed: event.seq });
     if (phase !== 'replied') return;
-    if (state.run) state.run.usage = usageOf(state.run.usage, event.usage);
     for (const { call, tool, arguments: asked } of event.calls) cardOf(state, { ...event, call, tool }, { asked });
   };
 }
 
 /** People see all that was summarised for the model; a line says that, and the summariser's work is counted. */
 export function contextCompacted(state, event) {
-  const { before, after, summary, at, usage } = event;
+  spent(state, event);
+  const { before, after, summary, at } = event;
   push(itemsOf(state, event), { kind: 'compacted', key: `compacted:${event.seq}`, before, after, summary, at }, event);
-  if (usage && state.run) state.run.usage = usageOf(state.run.usage, usage);
 }
 
 // --- a tool call: one card, whose phase is asked, approval, approved, running, doubt, returned or failed

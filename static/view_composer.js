@@ -124,7 +124,7 @@ export class Composer {
     setText(this.#facts, this.#factsOf(run, elapsedMs));
     this.#look.hidden = !open;
     this.#goOn.hidden = status !== 'suspended';
-    setText(this.#goOn, goOnWords(run.reason));
+    setText(this.#goOn, goOnWords(run.over));
     this.#stopButton.disabled = Boolean(stopping);
   }
 

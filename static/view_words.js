@@ -1,7 +1,9 @@
 /* A person's words in the transcript, neutral lines, and how a run ended. */
 
 import { h, setText } from './dom.js';
-import { compactedWords, count, duration, fullTime, outcomes, sentence, tokens, tokensInFull, who, wordsState } from './words.js';
+import {
+  compactedWords, count, duration, fullTime, money, outcomes, sentence, tokens, tokensInFull, who, wordsState,
+} from './words.js';
 
 export class WordsView {
   #context;
@@ -71,7 +73,7 @@ export class EndView {
 
   update({ outcome, usage, steps, ms, error, by, asked }) {
     const whose = by ? ` by ${who(by, this.#context.viewer())}` : '';
-    const facts = [`${outcomes[outcome]}${whose}`, duration(ms), count(steps, 'step'), tokens(usage)].filter(Boolean);
+    const facts = [`${outcomes[outcome]}${whose}`, duration(ms), count(steps, 'step'), tokens(usage), money(usage)].filter(Boolean);
     this.element.dataset.outcome = outcome;
     const line = h('p', { class: 'facts', title: tokensInFull(usage) }, facts.join(' · '));
     if (!error) return this.element.replaceChildren(line);

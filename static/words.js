@@ -3,6 +3,8 @@
 import { visible } from './exact.js';
 
 const number = new Intl.NumberFormat();
+const large = new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+const small = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 3 });
 const compact = new Intl.NumberFormat(undefined, { notation: 'compact', maximumFractionDigits: 1 });
 const timeOfDay = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
 const dayAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' });
@@ -42,6 +44,14 @@ export function tokensInFull(usage) {
   return `${number.format(usage.input)} in${cached}, ${number.format(usage.output)} out`;
 }
 
+/** What it cost, in the currency of the server's prices; nothing where nothing has a price. */
+export function money(usage) {
+  if (usage.cost === undefined) return '';
+  return `${usage.unpriced ? 'more than ' : usage.estimated ? 'about ' : ''}${amount(usage.cost)} spent`;
+}
+
+const amount = (millionths) => (millionths < 1e6 ? small : large).format(millionths / 1e6);
+
 export const who = (id, viewer) => (!id || id === viewer ? 'you' : id);
 
 // --- the conversation
@@ -54,13 +64,40 @@ export function runWords({ status, open, connected, stopping }) {
   return status === 'waiting' && open > 1 ? `${statusWords.waiting}: ${count(open, 'decision')}` : statusWords[status];
 }
 
-export const goOnWords = (reason) => (reason === 'budget' ? 'Go on, 25 more steps' : 'Go on');
+// --- a ceiling that a run has reached: {of, ceiling, used}
+
+const STEPS_MORE = 25;
+const doubled = new Set(['tokens', 'money', 'calls']);
+
+/** The new ceiling with which a run goes on; none where going on is enough. */
+export function raised(over) {
+  if (over?.of === 'steps') return { steps: over.used + STEPS_MORE };
+  return doubled.has(over?.of) ? { [over.of]: 2 * Math.max(over.ceiling, over.used) } : {};
+}
+
+export function goOnWords(over) {
+  if (over?.of === 'steps') return `Go on, ${STEPS_MORE} more steps`;
+  return doubled.has(over?.of) ? `Go on, 2× ${over.of}` : 'Go on';
+}
+
+const ceilings = {
+  steps: ({ used }) => `${count(used, 'step')}`,
+  calls: ({ used }) => `${count(used, 'tool call')}`,
+  tokens: ({ used, ceiling }) => `${number.format(used)} of ${count(ceiling, 'token')}`,
+  money: ({ used, ceiling }) => `${amount(used)} of ${amount(ceiling)} spent`,
+  seconds: ({ used }) => `${duration(used * 1000)} of work`,
+};
+
+function budgetWords(event) {
+  if (event.of === 'repeats') return `Paused: the agent has asked ${event.used} times in a row for the same.`;
+  const figures = Object.hasOwn(ceilings, event.of ?? '') ? ` (${ceilings[event.of](event)})` : '';
+  return `Paused: the run has reached its budget${figures}.`;
+}
 
 export const listWords = { ...statusWords, waiting: 'Needs you' };
 
 const suspensions = {
   turns: 'Paused after a number of steps.',
-  budget: 'Paused: the run has reached its budget.',
   request: 'Paused, as asked.',
   context: 'Paused: the conversation does not fit into the model any more.',
   retry: 'Paused: the model’s provider is not answering. It goes on by itself.',
@@ -86,7 +123,7 @@ const brief = (text) => {
 export function sentence(event, viewer) {
   switch (event.type) {
     case 'actor.activated': return 'The server started again; the run goes on.';
-    case 'run.suspended': return suspensions[event.reason] ?? 'Paused.';
+    case 'run.suspended': return event.reason === 'budget' ? budgetWords(event) : suspensions[event.reason] ?? 'Paused.';
     case 'run.resumed': return 'Goes on.';
     case 'suspension.requested': return 'Pauses at the end of this step.';
     case 'always.revoked': return `${event.tool} needs approval again (${who(event.by, viewer)}).`;

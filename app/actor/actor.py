@@ -59,7 +59,8 @@ class Actor:
         self._plan = plan(state, self._rules())
         self._item: Item | None = None
         self._leaving = False
-        if (self._plan.effects or state.unfinished) and not self._rules().draining:
+        set_back = self._plan.wake_at is not None and around.clock() < state.at
+        if (self._plan.effects or state.unfinished or set_back) and not self._rules().draining:
             self.nudge()
 
     # --- the door

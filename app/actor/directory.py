@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from app.actor.actor import Actor
+from app.actor.clock import SET_BACK_MS
 from app.actor.feed import Feed
 from app.actor.listing import Listing
 from app.actor.load import load
@@ -77,7 +78,7 @@ class Directory:
 
     async def start(self) -> None:
         """Picks up every unfinished run; when this returns, each one runs, waits for a person, or has ended."""
-        for conversation in await until_stored(lambda: self._around.log.unfinished(self._around.clock())):
+        for conversation in await until_stored(lambda: self._around.log.unfinished(self._around.clock() + SET_BACK_MS)):
             await self._pick_up(conversation)
         self._sweeper = asyncio.create_task(self._sweep())
 

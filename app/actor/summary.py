@@ -9,7 +9,7 @@ from app.core.events import Json, NoteSaved
 from app.core.notes import current_task
 from app.core.plan import Plan
 from app.core.state import RunRecord, State, Words
-from app.store.archive import ArchivedConversation, ArchivedRun
+from app.store.archive import ArchivedConversation, ArchivedLevel, ArchivedRun
 from app.store.event_log import Item
 
 EXCERPT_CHARS = 60
@@ -71,6 +71,10 @@ def archived_run(conversation: str, record: RunRecord) -> ArchivedRun:
         usage=record.usage,
         error=record.error,
         result=record.result,
+        levels=[
+            ArchivedLevel(path=path, agent=level.agent, steps=level.steps, usage=level.usage)
+            for path, level in record.levels.items()
+        ],
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.agent.model import Finished, ReasoningDelta, TextDelta
+from app.core.bounds import TOKENS_TOLD_MAX
 from app.core.codec import clean
 from app.core.events import Call, Json, Usage
 
@@ -151,15 +152,20 @@ class Assembly:
 
 
 def usage_of(value: Any) -> Usage | None:
-    """Tokens as the provider counts them, or None when it does not say."""
+    """Tokens as the provider counts them, or None when it does not say, or what it says cannot be."""
     if not isinstance(value, dict):
         return None
     details = value.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else value.get("prompt_cache_hit_tokens")
-    read, written = value.get("prompt_tokens"), value.get("completion_tokens")
-    if not isinstance(read, int) or not isinstance(written, int) or min(read, written) < 0:
+    read, written = _tokens(value.get("prompt_tokens")), _tokens(value.get("completion_tokens"))
+    if not read or written is None:  # no request is empty
         return None
-    return Usage(input=read, output=written, cached=cached if isinstance(cached, int) else 0)
+    return Usage(input=read, output=written, cached=min(_tokens(cached) or 0, read))
+
+
+def _tokens(value: Any) -> int | None:
+    """A number of tokens that can be one."""
+    return value if type(value) is int and 0 <= value <= TOKENS_TOLD_MAX else None
 
 
 def plain_text(value: Any) -> str:

@@ -27,7 +27,7 @@ def activate(ledger: Ledger, command: c.Activate, rules: Rules) -> None:
     died_asking = died_here and any(level.busy for level in run.levels.values()) and run.stop is None
     for path, level in run.levels.items():
         if level.asking:
-            end_attempt(ledger, run, path, level, "crash")
+            end_attempt(ledger, run, path, level, "crash", rules)
     for path, call in run.calls:
         if call.runs and run.stop is None:
             _left_running(ledger, run, path, call, died_here, rules)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from app.core import events as e
 from app.core.apply_level import AT_LEVEL, apply_at_level, apply_streamed
 from app.core.events import Event, Path
-from app.core.state import Level, Run, RunRecord, State, Stop, Words
+from app.core.state import CEILINGS, Level, LevelRecord, Run, RunRecord, State, Stop, Words
 
 
 def fold(events: Iterable[Event], state: State | None = None) -> State:
@@ -24,7 +24,7 @@ def fold(events: Iterable[Event], state: State | None = None) -> State:
 
 def apply(state: State, event: Event) -> None:
     """Takes one event into the state."""
-    state.seq = event.seq
+    before, state.seq, state.at = state.at, event.seq, event.at
     if event.cause is not None:
         state.receipts.setdefault(event.cause, event.seq)
     match event:
@@ -41,6 +41,8 @@ def apply(state: State, event: Event) -> None:
         case e.ConversationRenamed():
             state.title, state.flush_due = event.title, event.seq
         case e.ActorActivated():
+            if state.run is not None:
+                _left_alone(state.run, event.at - before)
             _activated(state, event)
         case e.ActorDrained():
             state.drained = True
@@ -72,6 +74,25 @@ def _note_saved(state: State, event: e.NoteSaved) -> None:
     known = [note.note for note in state.notes]
     place = known.index(event.note) if event.note in known else len(known)
     state.notes = [*state.notes[:place], event, *state.notes[place + 1 :]]
+
+
+def _left_alone(run: Run, by: int) -> None:
+    """Nobody owned the run for so long: that is no time of work.
+
+    Less than none: the new owner's clock is behind the one that wrote these times, and what is waited for moves with
+    it, so that a wait stays as long. Only what a person was told, when an approval expires, stays what it was.
+    """
+    if by < 0 or run.status == "running":
+        run.held_since += by
+    if by >= 0:
+        return
+    run.slice_since, run.parked_at, run.interrupt_at = run.slice_since + by, run.parked_at + by, run.interrupt_at + by
+    run.until = None if run.until is None else run.until + by
+    if run.stop is not None:
+        run.stop.at += by
+    for level in run.levels.values():
+        level.retry_at = None if level.retry_at is None else level.retry_at + by
+        level.trouble_since = None if level.trouble_since is None else level.trouble_since + by
 
 
 # --- a person's words
@@ -127,17 +148,11 @@ def _run(state: State, event: Event) -> None:
     match event:
         case e.RunSuspended():
             run.status = "waiting" if event.reason in ("approval", "in_doubt") else "suspended"
-            run.reason, run.until = event.reason, event.until
+            run.reason, run.until, run.parked_at = event.reason, event.until, event.at
             run.suspend = None if event.reason == "request" else run.suspend
             state.flush_due = event.seq
         case e.RunResumed():
-            run.status, run.reason, run.until = "running", None, None
-            run.suspend = None if event.reason in ("request", "hint") else run.suspend
-            run.tokens_max, run.steps_max = event.tokens or run.tokens_max, event.steps or run.steps_max
-            run.held_since, run.held_steps, run.slice_since = event.at, run.steps, event.at
-            for level in run.levels.values():
-                level.trouble_since = None
-                level.too_long = level.overflows = level.context.refused = 0
+            _resumed(run, event)
         case e.RunSliced():
             run.slice_since = event.at
         case e.SuspensionRequested():
@@ -150,13 +165,29 @@ def _run(state: State, event: Event) -> None:
     _record(state, run, event)
 
 
+def _resumed(run: Run, event: e.RunResumed) -> None:
+    run.status, run.reason, run.until, run.slice_since = "running", None, None, event.at
+    run.ceilings.update((of, given) for of in CEILINGS if (given := getattr(event, of)) is not None)
+    for level in run.levels.values():
+        level.trouble_since = None
+        level.too_long = level.overflows = level.context.refused = 0
+    if event.reason not in ("request", "hint"):  # it goes on where it was; the time that it was parked does not count
+        run.held_since += max(0, event.at - run.parked_at)
+        return
+    run.suspend = None
+    run.held_since, run.held_steps = event.at, run.steps
+    for level in run.levels.values():
+        level.repeats = 0
+
+
 def _run_started(state: State, event: e.RunStarted) -> None:
     assert event.run is not None
     levels: dict[Path, Level] = {(): Level(event.agent, state.history, state.context, opened_at=event.at)}
     state.context.refused = 0  # a new run tries anew
     run = Run(event.run, event.agent, event.message, event.at, levels, held_since=event.at, slice_since=event.at)
     state.run = run
-    state.runs[run.run] = RunRecord(run.run, event.agent, "running", event.at, event.seq)
+    record = RunRecord(run.run, event.agent, "running", event.at, event.seq, levels={(): LevelRecord(event.agent)})
+    state.runs[run.run] = record
     state.queue, state.carried = state.carried + state.queue, []
     _deliver(state, event.message, run, event.seq)
     for words in [words for words in state.queue if words.kind == "hint"]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from app.core import events as e
+from app.core.bounds import LEVELS_LISTED_MAX
 from app.core.context import index
-from app.core.events import Event, Usage
-from app.core.state import Decided, Level, OpenCall, Run, State, Words
+from app.core.events import Event, Path, Usage
+from app.core.state import Decided, Level, LevelRecord, OpenCall, Run, State, Words
+from app.core.usage import added, tokens
 
 FLUSH_STEPS = 20
 """A long run is written to the archive every so many steps."""
@@ -34,14 +36,16 @@ def apply_at_level(state: State, run: Run, level: Level, event: Event) -> None:
             _step_started(state, run, level, event)
         case e.ModelReplied():
             _replied(run, level, event)
-            state.runs[run.run].usage = run.usage
+            count(state, run, event.path, event.usage)
         case e.ModelInterrupted() | e.ModelFailed():
             _attempt_over(level, event)
+            if isinstance(event, e.ModelInterrupted) and event.usage is not None:
+                count(state, run, event.path, event.usage)
         case e.ToolStarted():
             call = level.batch[event.call]
             call.started, call.agent = event.seq, event.agent
             if event.agent is not None:
-                _open_level(run, level, event)
+                _open_level(state, run, level, event)
         case e.ToolReturned() | e.ToolFailed():
             _call_over(state, run, level, event)
         case e.ApprovalRequested() | e.ApprovalDecided():
@@ -62,13 +66,14 @@ def apply_at_level(state: State, run: Run, level: Level, event: Event) -> None:
 def _step_started(state: State, run: Run, level: Level, event: e.StepStarted) -> None:
     level.step, level.attempt, level.asking, level.notes = event.step, event.attempt, True, state.notes
     level.text, level.text_length, level.reasoning, level.reasoning_length = [], 0, [], 0
-    level.reply, level.batch, level.retry_at = None, {}, None
+    level.reply, level.batch, level.retry_at, level.model = None, {}, None, event.model
     level.asked, level.overflows = event.asked, 0
     level.too_long = level.too_long if event.attempt > 1 else 0
     if not event.path:
         run.interrupt_seq = None
-    run.steps += event.attempt == 1
     record = state.runs[run.run]
+    run.steps += event.attempt == 1
+    record.level(event.path).steps += event.attempt == 1
     record.step, record.changed = run.top.step, event.seq
     if not event.path and event.attempt == 1 and event.step % FLUSH_STEPS == 0:
         state.flush_due = event.seq
@@ -79,22 +84,24 @@ def _replied(run: Run, level: Level, event: e.ModelReplied) -> None:
     level.history.append(event)
     level.batch = {call.call: OpenCall(call.call, call.tool, call.arguments, call.kept) for call in event.calls}
     level.ids.update(level.batch)
-    _spent(run, event.usage)
     if not event.usage.estimated:
         level.context.asked, level.context.input = level.asked, event.usage.input
+    batch = frozenset((call.tool, call.arguments) for call in event.calls)
+    level.repeats = 0 if not batch else level.repeats + 1 if batch == level.repeated else 1
+    level.repeated, level.last = batch, event.usage
+    run.called += len(event.calls)
+    run.least = event.usage if run.least is None else min(run.least, event.usage, key=tokens)
     run.crashes = 0
     if not event.path:
         run.last_message, run.last_text = event.message, event.text
 
 
-def _spent(run: Run, now: Usage) -> None:
-    used = run.usage
-    run.usage = Usage(
-        input=used.input + now.input,
-        output=used.output + now.output,
-        cached=used.cached + now.cached,
-        estimated=used.estimated or now.estimated,
-    )
+def count(state: State, run: Run, path: Path, usage: Usage) -> None:
+    """Adds what a call took to its run and its level."""
+    record = state.runs[run.run]
+    record.usage = run.usage = added(run.usage, usage)
+    spent = record.level(path)
+    spent.usage = added(spent.usage, usage)
 
 
 def _attempt_over(level: Level, event: e.ModelInterrupted | e.ModelFailed) -> None:
@@ -117,13 +124,13 @@ def _compacted(state: State, run: Run, level: Level, event: e.ContextCompacted) 
         context.through, context.summary, context.words = event.to, event.summary, event.words
         context.refers = context.refers or bool(index(level.history, context))
         level.compacting, level.summaries, level.trouble_since = None, 0, None
+    level.last = None  # the next call is not expected to take what the last one took
     if event.usage is not None:
-        _spent(run, event.usage)
-        state.runs[run.run].usage = run.usage
+        count(state, run, event.path, event.usage)
     run.crashes = 0
 
 
-def _open_level(run: Run, level: Level, event: e.ToolStarted) -> None:
+def _open_level(state: State, run: Run, level: Level, event: e.ToolStarted) -> None:
     """A sub-agent begins with what it was asked, and knows nothing else of the conversation."""
     prompt = Words(
         "prompt",
@@ -135,7 +142,11 @@ def _open_level(run: Run, level: Level, event: e.ToolStarted) -> None:
         event.seq,
     )
     via = (*level.via, event.tool)
-    run.levels[(*event.path, event.call)] = Level(level.root, [prompt], via=via, opened_at=event.at)
+    path = (*event.path, event.call)
+    run.levels[path] = Level(level.root, [prompt], via=via, opened_at=event.at)
+    listed = state.runs[run.run].levels
+    if len(listed) < LEVELS_LISTED_MAX:
+        listed[path] = LevelRecord(event.agent or "")
 
 
 def _call_over(state: State, run: Run, level: Level, event: e.ToolReturned | e.ToolFailed) -> None:

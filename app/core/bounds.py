@@ -52,3 +52,12 @@ CHILDREN_MAX = 8
 
 LEVELS_MAX = 64
 """Levels of a run at a time; a sub-agent beyond it fails at once."""
+
+LEVELS_LISTED_MAX = 256
+"""Levels of a run, closed ones included, whose usage is listed; what more of them use counts where they were called."""
+
+CEILING_MAX = 10**12
+"""No ceiling that a person gives is higher."""
+
+TOKENS_TOLD_MAX = 10**9
+"""A provider that says that one call took more tokens is not believed."""

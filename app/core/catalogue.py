@@ -7,7 +7,7 @@ functions of the arguments.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from app.core.events import Json
@@ -62,12 +62,21 @@ class AgentSpec(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What decisions depend on besides the state: the agents and the limits. Times in ms.
+class Price:
+    """What a million tokens of a model cost, in millionths. `cached`: input that the provider had cached."""
 
-    `turns`: suspend after so many steps, again after each resume. `slice_ms`: park and go on after so long.
-    `context_tokens`: the model's window. `admit`: a place among the runs at work is free.
-    `draining`: this process goes; nothing new is begun.
+    input: int
+    output: int
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decisions depend on besides the state: the agents and the limits. Times in ms, money in millionths.
+
+    `repeats_max`: of steps in a row that ask for the same calls. `prices`: by the model's name. `turns`: suspend after
+    so many steps, again after each resume. `slice_ms`: park and go on after so long. `context_tokens`: the model's
+    window. `admit`: a place among the runs at work is free. `draining`: this process goes; nothing new is begun.
     """
 
     agents: Mapping[str, AgentSpec]
@@ -76,6 +85,10 @@ class Rules:
     steps_max: int = 50
     tokens_max: int | None = None
     seconds_max: int | None = None
+    money_max: int | None = None
+    calls_max: int = 1_000
+    repeats_max: int = 200
+    prices: Mapping[str, Price] = field(default_factory=dict)
     turns: int | None = None
     slice_ms: int | None = None
     queue_max: int = 10

@@ -137,9 +137,14 @@ class Suspend(ClientCommand, tag="suspend", frozen=True):
 
 
 class Resume(ClientCommand, tag="resume", frozen=True):
+    """New ceilings of the run; `money` in millionths."""
+
     run: str | None = None
     tokens: int | None = None
     steps: int | None = None
+    calls: int | None = None
+    seconds: int | None = None
+    money: int | None = None
 
 
 class Rename(ClientCommand, tag="rename", frozen=True):

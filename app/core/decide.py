@@ -14,7 +14,7 @@ from typing import assert_never
 from app.core import commands as c
 from app.core import events as e
 from app.core.activate import activate
-from app.core.bounds import TEXT_BYTES_MAX, TITLE_CHARS_MAX
+from app.core.bounds import CEILING_MAX, TEXT_BYTES_MAX, TITLE_CHARS_MAX
 from app.core.catalogue import Rules
 from app.core.commands import ClientCommand, Command, FromClient, Stamp
 from app.core.endings import close, end_attempt
@@ -25,7 +25,7 @@ from app.core.ledger import Ledger
 from app.core.notes import save_client_note
 from app.core.permissions import approve, deny, revoke, settle
 from app.core.reports import attempt_failed, noted, progressed, replied, streamed, tool_ended, tool_starting
-from app.core.state import Run, State
+from app.core.state import CEILINGS, Run, State
 from app.core.summarising import summarised, summary_failed
 
 DRAINING = "The server is going down; try again in a moment."
@@ -185,7 +185,7 @@ def _hint(ledger: Ledger, command: c.Hint, rules: Rules) -> None:
 def _interrupt(ledger: Ledger, run: Run, rules: Rules) -> None:
     """Cuts the model off, or skips what has not started once a running tool lets itself be stopped."""
     if run.top.asking:
-        end_attempt(ledger, run, (), run.top, "hint")
+        end_attempt(ledger, run, (), run.top, "hint", rules)
         return
     if not any(is_interrupted(run, path, call, rules) for path, call in run.calls):
         return
@@ -246,10 +246,10 @@ def _resume(ledger: Ledger, command: c.Resume) -> None:
     run = _active(ledger, command.run)
     if run.status != "suspended" or run.stop is not None:
         raise Rejected("not_running", "The run is not suspended.")
-    if any(ceiling is not None and ceiling <= 0 for ceiling in (command.tokens, command.steps)):
-        raise Rejected("bad_command", "A ceiling is a positive number.")
-    by = ledger.stamp.by
-    ledger.emit(e.RunResumed(run=run.run, reason="request", by=by, tokens=command.tokens, steps=command.steps))
+    ceilings = {of: given for of in CEILINGS if (given := getattr(command, of)) is not None}
+    if not all(0 < ceiling <= CEILING_MAX for ceiling in ceilings.values()):
+        raise Rejected("bad_command", f"A ceiling is a whole number from 1 to {CEILING_MAX}.")
+    ledger.emit(e.RunResumed(run=run.run, reason="request", by=ledger.stamp.by, **ceilings))
 
 
 def _take(ledger: Ledger, command: c.Take, rules: Rules) -> None:

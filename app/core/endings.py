@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from app.core import events as e
 from app.core.catalogue import Rules
+from app.core.codec import to_json
 from app.core.events import Failure, Path
 from app.core.ledger import Ledger
 from app.core.state import Level, OpenCall, Run
+from app.core.transcript import messages, tools
+from app.core.usage import estimated, priced
 
 
 def fail(ledger: Ledger, run: Run, failure: Failure, rules: Rules) -> bool:
@@ -23,7 +26,7 @@ def close(ledger: Ledger, run: Run, reason: str, by: str, rules: Rules) -> None:
     """Closes all that a run leaves open, in the append that ends it: every call gets its one result."""
     for path, level in run.inmost:
         if level.asking:
-            end_attempt(ledger, run, path, level, "cancel")
+            end_attempt(ledger, run, path, level, "cancel", rules)
     for path, call in run.calls:
         if call.approval is not None:
             ledger.emit(e.ApprovalDecided(run=run.run, path=path, call=call.call, decision="cancelled", by=by))
@@ -63,16 +66,21 @@ def end_attempt(
     path: Path,
     level: Level,
     reason: str,
+    rules: Rules,
     error: Failure | None = None,
     retry_at: int | None = None,
 ) -> None:
-    """Ends an attempt without a reply: interrupted if something had been streamed, failed if nothing had."""
+    """Ends an attempt without a reply: interrupted if something had been streamed, failed if nothing had.
+
+    What was streamed had to be paid for, and no provider says how much that was: it is estimated.
+    """
     text, reasoning = "".join(level.text), "".join(level.reasoning)
     common = {"run": run.run, "path": path, "step": level.step, "attempt": level.attempt, "retry_at": retry_at}
     if text or reasoning:
-        ledger.emit(
-            e.ModelInterrupted(**common, text=text, reasoning=reasoning or None, reason=reason, error=error)  # type: ignore[arg-type]
-        )
+        asked = len(to_json(messages(ledger.state, path, rules))) + len(to_json(tools(ledger.state, path, rules)))
+        usage = priced(estimated(asked, len(text) + len(reasoning)), level.model, rules)
+        said = {"text": text, "reasoning": reasoning or None, "usage": usage}
+        ledger.emit(e.ModelInterrupted(**common, **said, reason=reason, error=error))  # type: ignore[arg-type]
     else:
         error = error or Failure(kind=reason, message=_ENDED_BY[reason])
         ledger.emit(e.ModelFailed(**common, error=error))  # type: ignore[arg-type]

@@ -50,12 +50,18 @@ class Call(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Usage(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Tokens. `estimated` says that the provider was silent and the figures are ours."""
+    """Tokens and money. `estimated` says that the provider was silent and the figures are ours.
+
+    `cost` in millionths of the currency of the prices, as they were when the call ended; None = nothing of it has a
+    price. `unpriced`: some of it has none, so it cost more than that.
+    """
 
     input: int
     output: int
     cached: int = 0
     estimated: bool = False
+    cost: int | None = None
+    unpriced: bool = False
 
 
 # --- the conversation and its owner
@@ -182,6 +188,7 @@ class ModelInterrupted(Event, tag="model.interrupted"):
     attempt: int
     text: str
     reason: Literal["crash", "cancel", "hint", "stall", "upstream"]
+    usage: Usage | None = None
     reasoning: str | None = None
     error: Failure | None = None
     retry_at: int | None = None
@@ -200,9 +207,17 @@ class CancelRequested(Event, tag="cancel.requested"):
     by: str
 
 
+Ceiling = Literal["steps", "calls", "repeats", "seconds", "tokens", "money"]
+
+
 class RunSuspended(Event, tag="run.suspended"):
+    """`of`: the ceiling that a budget has reached; `ceiling`: its figure; `used`: of it. Money in millionths."""
+
     reason: Literal["approval", "in_doubt", "turns", "budget", "request", "context", "retry"]
     until: int | None = None
+    of: Ceiling | None = None
+    ceiling: int | None = None
+    used: int | None = None
 
 
 class SuspensionRequested(Event, tag="suspension.requested"):
@@ -210,10 +225,15 @@ class SuspensionRequested(Event, tag="suspension.requested"):
 
 
 class RunResumed(Event, tag="run.resumed"):
+    """The figures are new ceilings of this run, whole ones, not what is added to the old."""
+
     reason: str
     by: str | None = None
     tokens: int | None = None
     steps: int | None = None
+    calls: int | None = None
+    seconds: int | None = None
+    money: int | None = None
 
 
 class RunSliced(Event, tag="run.sliced"):

@@ -7,10 +7,9 @@ No path of its own for any of them.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from app.core import events as e
 from app.core.bounds import CHILDREN_MAX, DEPTH_MAX, LEVELS_MAX, RESULT_CHARS_MAX
+from app.core.budget import Reached, reached
 from app.core.calls import shown_arguments
 from app.core.catalogue import Rules
 from app.core.compaction import compact
@@ -55,7 +54,7 @@ def _due(ledger: Ledger, rules: Rules) -> bool:
 def _boundary(ledger: Ledger, run: Run, path: Path, level: Level, rules: Rules) -> bool:
     """Every call has its result: end the level, suspend the run, or begin the next step."""
     hints = [words for words in ledger.state.queue if words.kind == "hint" and not path]
-    over = _over_ceiling(run, level, rules, ledger.stamp.at)
+    over = reached(run, level, rules, ledger.stamp.at)
     if level.reply is not None and not level.reply.calls and (not hints or over or _no_answer(level.reply)):
         return _end_level(ledger, run, path, level, level.reply, hints, rules)
     if level.bad_steps >= rules.bad_calls_max:
@@ -64,9 +63,9 @@ def _boundary(ledger: Ledger, run: Run, path: Path, level: Level, rules: Rules) 
     if rules.draining or (level.step == 0 and not path and not rules.admit):
         return False
     again = level.step > 0 and level.reply is None
-    if reason := _suspension(run, rules, over=over, again=again):
+    if suspension := _suspension(run, rules, over, again=again):
         if at_rest(run, ledger.stamp.at, rules):
-            ledger.emit(e.RunSuspended(run=run.run, reason=reason))
+            ledger.emit(suspension)
         return run.status == "suspended"
     model = model_name(level, rules)
     now = measure(ledger.state, path, rules)
@@ -128,14 +127,14 @@ def _open_sub_agent(ledger: Ledger, run: Run, path: Path, level: Level, rules: R
     return False
 
 
-def _suspension(run: Run, rules: Rules, *, over: bool, again: bool) -> Literal["request", "budget", "turns"] | None:
+def _suspension(run: Run, rules: Rules, over: Reached | None, *, again: bool) -> e.RunSuspended | None:
     """Why the run is parked instead of taking its next step. A retry is no new step."""
     if run.suspend is not None:
-        return "request"
-    if over:
-        return "budget"
+        return e.RunSuspended(run=run.run, reason="request")
+    if over is not None:
+        return e.RunSuspended(run=run.run, reason="budget", of=over.of, ceiling=over.ceiling, used=over.used)
     if rules.turns is not None and not again and run.steps - run.held_steps >= rules.turns:
-        return "turns"
+        return e.RunSuspended(run=run.run, reason="turns")
     return None
 
 
@@ -150,19 +149,6 @@ def _no_answer(reply: e.ModelReplied) -> Failure | None:
     if not reply.text.strip():
         return Failure(kind="empty_answer", message="The model ended without an answer.")
     return None
-
-
-def _over_ceiling(run: Run, level: Level, rules: Rules, at: int) -> bool:
-    """Whether the next step would cross a ceiling. A retry is no new step."""
-    if level.step > 0 and level.reply is None:
-        return False
-    steps, tokens = run.steps_max or rules.steps_max, run.tokens_max or rules.tokens_max
-    if run.steps >= steps or (rules.seconds_max is not None and at - run.held_since >= rules.seconds_max * 1000):
-        return True
-    if tokens is None:
-        return False
-    expected = level.reply.usage.input + level.reply.usage.output if level.reply else 0
-    return run.usage.input + run.usage.output + expected >= tokens
 
 
 def _complete(ledger: Ledger, run: Run, reply: e.ModelReplied, hints: list[Words]) -> bool:

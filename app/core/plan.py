@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.core.budget import reached
 from app.core.catalogue import Rules
 from app.core.commands import Admission, ArchiveFlush, Effect, ModelCall, Summary, ToolCall
 from app.core.follow import at_rest, is_interrupted
@@ -59,12 +60,14 @@ def _of_run(epoch: int, run: Run, rules: Rules) -> list[Effect]:
 
 def _retries(run: Run, rules: Rules) -> list[int]:
     """When attempts are tried again; none where nothing would come of it: a time in the past is a wheel that spins."""
-    times = [level.retry_at for level in run.levels.values() if level.retry_at is not None]
-    if run.status != "running" or rules.draining or not times:
+    waiting = [(level.retry_at, level) for level in run.levels.values() if level.retry_at is not None]
+    if run.status != "running" or rules.draining or not waiting:
         return []
-    if run.suspend is not None:  # nothing is tried any more: the run is parked once the last of them could be
-        return [max(times)] if at_rest(run, max(times), rules) else []
-    return times
+    last = max(at for at, _ in waiting)
+    tried = [at for at, level in waiting if run.suspend is None and reached(run, level, rules, at) is None]
+    if len(tried) < len(waiting) and at_rest(run, last, rules):  # what is not tried any more is parked after them all
+        tried.append(last)
+    return tried
 
 
 def _wakes(run: Run, rules: Rules) -> list[int]:

@@ -26,9 +26,13 @@ from app.core.events import Call, Failure, Path, Usage
 from app.core.ledger import Ledger
 from app.core.notes import save_tool_note
 from app.core.state import Level, OpenCall, Run
+from app.core.usage import estimated, priced
 
 NO_TEXT = "(no text)"
 """The result of a tool that returned an empty one: strict providers take no empty message."""
+
+FAULTS_OF_A_REQUEST = ("bad_request", "refused", "not_found")
+"""Any other failure that is not worth a retry (no key, no credit) is that of every request of the run."""
 
 # --- the model
 
@@ -76,7 +80,7 @@ def replied(ledger: Ledger, command: c.Replied, rules: Rules) -> None:
             reasoning=command.reasoning or None,
             calls=[_cut(call) for call in calls],
             finish=command.finish,
-            usage=command.usage or estimate(command.asked, _said(command)),
+            usage=_usage(command, level.model, rules),
         )
     )
     cut_off = command.finish in ("length", "limit")
@@ -106,13 +110,9 @@ def _cut(call: Call) -> Call:
     return Call(call=call.call, tool=call.tool, arguments=cut, truncated=True, kept=call.kept)
 
 
-def _said(command: c.Replied) -> int:
-    return len(command.text) + len(command.reasoning) + sum(len(call.arguments) for call in command.calls)
-
-
-def estimate(asked: int, said: int) -> Usage:
-    """About four characters a token, and said so."""
-    return Usage(input=asked // 4 + 1, output=said // 4 + 1, estimated=True)
+def _usage(command: c.Replied, model: str, rules: Rules) -> Usage:
+    said = len(command.text) + len(command.reasoning) + sum(len(call.arguments) for call in command.calls)
+    return priced(command.usage or estimated(command.asked, said), model, rules)
 
 
 def _ask(ledger: Ledger, run: Run, path: Path, level: Level, call: Call, rules: Rules, *, cut_off: bool) -> None:
@@ -167,16 +167,26 @@ def attempt_failed(ledger: Ledger, command: c.AttemptFailed, rules: Rules) -> No
     failure = Failure(kind=command.kind, message=command.message)
     reason = "stall" if command.kind == "stall" else "upstream"
     if not command.retryable:
-        end_attempt(ledger, run, effect.path, level, reason, failure)
+        end_attempt(ledger, run, effect.path, level, reason, rules, failure)
         if command.kind != "context":  # too long: the next boundary compacts
-            fail(ledger, run, failure, rules)
+            _fail(ledger, run, effect.path, level, failure, rules)
         return
     at = ledger.stamp.at
     retry_at = at + delay(level.attempt, command.retry_after, ledger.stamp.chance)
     since = level.trouble_since if level.trouble_since is not None else at
-    end_attempt(ledger, run, effect.path, level, reason, failure, retry_at)
+    end_attempt(ledger, run, effect.path, level, reason, rules, failure, retry_at)
     if retry_at - since > rules.retry_ms and alone(run, level):
         ledger.emit(e.RunSuspended(run=run.run, reason="retry", until=at + rules.retry_ms))
+
+
+def _fail(ledger: Ledger, run: Run, path: Path, level: Level, failure: Failure, rules: Rules) -> None:
+    """A sub-agent is a tool: where its own request was refused its call fails, and who called it can act on that."""
+    if not path or failure.kind not in FAULTS_OF_A_REQUEST:
+        fail(ledger, run, failure, rules)
+        return
+    error = Failure(kind="error", message=failure.message)
+    ms = ledger.stamp.at - level.opened_at
+    ledger.emit(e.ToolFailed(run=run.run, path=path[:-1], call=path[-1], error=error, ms=ms))
 
 
 def alone(run: Run, level: Level) -> bool:

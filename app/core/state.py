@@ -15,6 +15,9 @@ from app.core.events import Failure, Json, Path, Usage
 Status = Literal["idle", "running", "waiting", "suspended"]
 CallId = tuple[str, Path, str]  # run, path, call
 
+CEILINGS = ("tokens", "steps", "calls", "seconds", "money")
+"""What a person may raise when a run goes on."""
+
 
 @dataclass(slots=True)
 class Words:
@@ -114,7 +117,11 @@ class Level:
     trouble_since: int | None = None
     bad_steps: int = 0
     bad_step: int = 0
-    asked: int = 0
+    model: str = ""  # of the newest attempt
+    asked: int = 0  # the size of its request in characters
+    last: Usage | None = None  # what this level's last whole call took
+    repeated: frozenset[tuple[str, str]] = frozenset()  # tools and arguments of the last reply
+    repeats: int = 0  # so many replies in a row have asked for just that
     compacting: e.CompactionStarted | None = None
     summaries: int = 0
     too_long: int = 0
@@ -141,7 +148,9 @@ class Stop:
 
 @dataclass(slots=True)
 class Run:
-    """The run that is going on. `held_since` (ms): when it started or was last resumed, after `held_steps`."""
+    """The run that is going on. `held_since` (ms): when it started or a person last resumed it, after `held_steps`;
+    the time in which it was parked is left out. `ceilings`: those that a person gave, instead of the settings'.
+    """
 
     run: str
     agent: str
@@ -152,16 +161,18 @@ class Run:
     slice_since: int
     held_steps: int = 0
     steps: int = 0  # of all levels
+    called: int = 0  # tool calls of all levels
     status: Status = "running"
     usage: Usage = field(default_factory=lambda: Usage(input=0, output=0))
+    least: Usage | None = None  # what its smallest whole call took
+    parked_at: int = 0
     reason: str | None = None
     until: int | None = None
     stop: Stop | None = None
     interrupt_seq: int | None = None
     interrupt_at: int = 0
     suspend: str | None = None  # who asked
-    tokens_max: int | None = None
-    steps_max: int | None = None
+    ceilings: dict[str, int] = field(default_factory=dict)
     crashes: int = 0
     last_message: str = ""
     last_text: str = ""
@@ -182,6 +193,15 @@ class Run:
 
 
 @dataclass(slots=True)
+class LevelRecord:
+    """What one level of a run has used, going on or closed."""
+
+    agent: str
+    steps: int = 0
+    usage: Usage = field(default_factory=lambda: Usage(input=0, output=0))
+
+
+@dataclass(slots=True)
 class RunRecord:
     """What is known of a run, going on or ended: the row of the archive and the answer of `GET /api/runs/{run}`."""
 
@@ -195,6 +215,13 @@ class RunRecord:
     finished_at: int | None = None
     error: Failure | None = None
     result: str | None = None
+    levels: dict[Path, LevelRecord] = field(default_factory=dict)
+
+    def level(self, path: Path) -> LevelRecord:
+        """Where a level's usage is counted: with itself, or, where too many are listed, with who called it."""
+        while path not in self.levels:
+            path = path[:-1]
+        return self.levels[path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +236,7 @@ class Decided:
 
 @dataclass(slots=True)
 class State:
-    """A conversation as its log says it is. `seq`: of the last event applied; times in ms."""
+    """A conversation as its log says it is. `seq`, `at`: of the last event applied; times in ms."""
 
     agent: str = ""
     title: str = ""
@@ -217,6 +244,7 @@ class State:
     created_at: int = 0
     updated_at: int = 0
     seq: int = 0
+    at: int = 0
     epoch: int = 0
     drained: bool = False
     run: Run | None = None

@@ -19,8 +19,9 @@ from app.core.context import excerpt, kept_words, recent, reference, text_of
 from app.core.endings import fail
 from app.core.events import Failure, Json, Path, Usage
 from app.core.ledger import Ledger
-from app.core.reports import alone, delay, estimate
+from app.core.reports import alone, delay
 from app.core.state import Context, HistoryItem, Level, Run, State, Words
+from app.core.usage import estimated, priced
 from app.core.window import OUTPUT_PART, Measure, measure, tokens_of, window_chars
 
 OVERFLOWS_MAX = 2
@@ -177,7 +178,7 @@ def summarised(ledger: Ledger, command: c.Summarised, rules: Rules) -> None:
     if found is None:
         return
     place, started = found
-    usage = command.usage or estimate(command.asked, len(command.text))
+    usage = priced(command.usage or estimated(command.asked, len(command.text)), started.model, place.rules)
     text = command.text.strip()
     if not text or command.finish == "content_filter":
         place.summarised_mechanically(started, usage)

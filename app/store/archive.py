@@ -27,6 +27,15 @@ class ArchivedConversation(msgspec.Struct, kw_only=True, omit_defaults=True):
     updated_at: int
 
 
+class ArchivedLevel(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What one level of a run has used; `path` () is the run's agent, the others are sub-agents."""
+
+    path: Path = ()
+    agent: str
+    steps: int
+    usage: Usage
+
+
 class ArchivedRun(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A run as `GET /api/runs/{run}` shows it.
 
@@ -43,6 +52,7 @@ class ArchivedRun(msgspec.Struct, kw_only=True, omit_defaults=True):
     finished_at: int | None = None
     error: Failure | None = None
     result: str | None = None
+    levels: list[ArchivedLevel] = []
 
 
 class ArchivedMessage(msgspec.Struct, kw_only=True, omit_defaults=True):

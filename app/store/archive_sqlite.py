@@ -14,11 +14,12 @@ from typing import Any
 import msgspec
 
 from app.core.events import Call, Failure, Usage
-from app.store.archive import ENDED, ArchivedCall, ArchivedMessage, ArchivedRun, Flush
+from app.store.archive import ENDED, ArchivedCall, ArchivedLevel, ArchivedMessage, ArchivedRun, Flush
 from app.store.sqlite import Database
 from app.store.words import words_of
 
 _calls = msgspec.json.Decoder(list[Call])
+_levels = msgspec.json.Decoder(list[ArchivedLevel])
 
 _CONVERSATION = """
     INSERT INTO conversations (conversation, owner, agent, title, status, created_at, updated_at, through)
@@ -30,13 +31,14 @@ _CONVERSATION = """
 """
 _RUN = """
     INSERT INTO runs (run, conversation, agent, status, started_at, finished_at, step, tokens_input, tokens_output,
-        tokens_cached, estimated, error_kind, error_message, result)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        tokens_cached, estimated, cost, unpriced, levels, error_kind, error_message, result)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET
         conversation = excluded.conversation, agent = excluded.agent, status = excluded.status,
         started_at = excluded.started_at, finished_at = excluded.finished_at, step = excluded.step,
         tokens_input = excluded.tokens_input, tokens_output = excluded.tokens_output,
-        tokens_cached = excluded.tokens_cached, estimated = excluded.estimated, error_kind = excluded.error_kind,
+        tokens_cached = excluded.tokens_cached, estimated = excluded.estimated, cost = excluded.cost,
+        unpriced = excluded.unpriced, levels = excluded.levels, error_kind = excluded.error_kind,
         error_message = excluded.error_message, result = excluded.result
     WHERE ?
 """
@@ -65,7 +67,7 @@ _MESSAGES = """
 """
 _RUNS = """
     SELECT run, conversation, agent, status, started_at, finished_at, step, tokens_input, tokens_output, tokens_cached,
-        estimated, error_kind, error_message, result
+        estimated, cost, unpriced, levels, error_kind, error_message, result
     FROM runs
 """
 _FINISHED = f"""{_RUNS}
@@ -147,14 +149,15 @@ def _flush(connection: sqlite3.Connection, flush: Flush) -> None:
 
 def _run_values(run: ArchivedRun) -> tuple[object, ...]:
     usage, error = run.usage, run.error
-    tokens = usage.input, usage.output, usage.cached, usage.estimated
+    tokens = usage.input, usage.output, usage.cached, usage.estimated, usage.cost, usage.unpriced
+    levels = msgspec.json.encode(run.levels).decode()
     failed = (None, None) if error is None else (error.kind, error.message)
     started = run.run, run.conversation, run.agent, run.status, run.started_at, run.finished_at, run.step
-    return *started, *tokens, *failed, run.result
+    return *started, *tokens, levels, *failed, run.result
 
 
 def _run(row: tuple[Any, ...]) -> ArchivedRun:
-    *plain, tokens_input, tokens_output, cached, estimated, kind, message, result = row
+    *plain, tokens_input, tokens_output, cached, estimated, cost, unpriced, levels, kind, message, result = row
     run, conversation, agent, status, started_at, finished_at, step = plain
     return ArchivedRun(
         run=run,
@@ -164,9 +167,17 @@ def _run(row: tuple[Any, ...]) -> ArchivedRun:
         started_at=started_at,
         finished_at=finished_at,
         step=step,
-        usage=Usage(input=tokens_input, output=tokens_output, cached=cached, estimated=bool(estimated)),
+        usage=Usage(
+            input=tokens_input,
+            output=tokens_output,
+            cached=cached,
+            estimated=bool(estimated),
+            cost=cost,
+            unpriced=bool(unpriced),
+        ),
         error=None if kind is None else Failure(kind=kind, message=message),
         result=result,
+        levels=_levels.decode(levels),
     )
 
 

@@ -11,6 +11,7 @@ from app.core.codec import to_json
 from app.core.errors import Rejected
 from app.core.events import Json
 from app.core.state import State
+from app.core.usage import total
 from app.store.event_log import Item
 from app.web.access import Action, authorize, principal_of
 from app.web.answers import (
@@ -122,11 +123,9 @@ async def conversation(request: Request) -> Response:
 
 
 def _usage(state: State) -> Json:
-    usages = [record.usage for record in state.runs.values()]
-    usage: Json = {name: sum(getattr(u, name) for u in usages) for name in ("input", "output", "cached")}
-    if any(u.estimated for u in usages):
-        usage["estimated"] = True
-    return usage
+    usage = total(record.usage for record in state.runs.values())
+    shown: Json = {"cached": 0, **plain(usage)}
+    return shown
 
 
 async def notes(request: Request) -> Response:
@@ -207,6 +206,8 @@ async def runs(request: Request) -> Response:
     if status is None or status in ENDED:
         ended = await house.archive.finished(principal.id, agent=agent, status=status, limit=limit)
         shown += [plain(run) for run in ended]
+    for run in shown:
+        run.pop("levels", None)  # many, in a list of many
     return answer({"runs": sorted(shown, key=lambda run: -run["started_at"])[:limit]})
 
 

@@ -346,7 +346,16 @@ async def test_a_flood_of_small_chunks(server: Server, story: Story) -> None:
 
 
 @pytest.mark.parametrize(
-    "usage", [None, {}, {"prompt_tokens": None}, {"prompt_tokens": -5, "completion_tokens": "many"}]
+    "usage",
+    [
+        None,
+        {},
+        {"prompt_tokens": None},
+        {"prompt_tokens": -5, "completion_tokens": "many"},
+        {"prompt_tokens": 0, "completion_tokens": 0},
+        {"prompt_tokens": True, "completion_tokens": 1.5},
+        {"prompt_tokens": 10**30, "completion_tokens": 1},
+    ],
 )
 async def test_wrong_or_missing_usage_is_estimated(server: Server, story: Story, usage: Json | None) -> None:
     """FAULTS 89: the figures are ours and say so."""

@@ -22,7 +22,13 @@ from .stub import Answer, Call, Story, Use, refuse, say, use
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
-SETTINGS = {"HOLDFAST_HEARTBEAT_SECONDS": "1", "HOLDFAST_STEPS_MAX": "200", "HOLDFAST_CONTEXT_TOKENS": "100000000"}
+SETTINGS = {
+    "HOLDFAST_HEARTBEAT_SECONDS": "1",
+    "HOLDFAST_STEPS_MAX": "200",
+    "HOLDFAST_CALLS_MAX": "100000",
+    "HOLDFAST_REPEATS_MAX": "200",
+    "HOLDFAST_CONTEXT_TOKENS": "100000000",
+}
 
 
 def stepping(steps: int, tools: int = 1) -> Answer:

@@ -18,7 +18,13 @@ from .stub import Answer, Call, Story, Use, say, use
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
-SETTINGS = {"HOLDFAST_HEARTBEAT_SECONDS": "1", "HOLDFAST_STEPS_MAX": "200", "HOLDFAST_CONTEXT_TOKENS": "100000000"}
+SETTINGS = {
+    "HOLDFAST_HEARTBEAT_SECONDS": "1",
+    "HOLDFAST_STEPS_MAX": "200",
+    "HOLDFAST_CALLS_MAX": "100000",
+    "HOLDFAST_REPEATS_MAX": "200",
+    "HOLDFAST_CONTEXT_TOKENS": "100000000",
+}
 
 
 async def test_001_1_feedback_while_it_works(server: Server, story: Story) -> None:

@@ -22,7 +22,7 @@ from .stub import Answer, Call, Story, Use, refuse, say, use
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
 SERVED = ("tests.acceptance.levels:agents",)
-SLICE = {"SLICE_SECONDS": "0.2", "STEPS_MAX": "100"}
+SLICE = {"SLICE_SECONDS": "0.2", "STEPS_MAX": "100", "REPEATS_MAX": "100"}
 TURNS = {"TURNS": "2"}
 FEW = {"STEPS_MAX": "3"}
 CHEAP = {"TOKENS_MAX": "60", "TOOLS_PARALLEL": "1", "TOOLS_MAX": "1"}

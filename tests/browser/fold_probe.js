@@ -19,6 +19,18 @@ export function projections(logs) {
   });
 }
 
+/** For each log, what its run has used after each event: input, output, cost. */
+export function usages(logs) {
+  return logs.map((log) => {
+    const state = initial();
+    return log.map((event) => {
+      apply(state, event);
+      const { input, output, cost = null } = state.run?.usage ?? {};
+      return state.run ? [input, output, cost] : null;
+    });
+  });
+}
+
 /** [log, seq] of every cursor at which a reader that left and came back would end with something else than a new one. */
 export function divergences(logs) {
   return logs.flatMap(({ events, lasting }, log) => {

@@ -84,6 +84,18 @@ async def test_at_every_event_the_page_knows_what_attached_would_say(page: Page)
             assert json.loads(text) == expected, f"life {seed}, after {event}"
 
 
+async def test_at_every_event_the_page_knows_what_the_run_has_used(page: Page) -> None:
+    """003-8: tokens and money of all attempts, interrupted ones too."""
+    logs = [live(seed, MOVES) for seed in range(LIVES)]
+    seen = await ask(page, "usages", [[builtins(event) for event in log] for log in logs])
+    for seed, (log, figures) in enumerate(zip(logs, seen, strict=True)):
+        state = State()
+        for event, shown in zip(log, figures, strict=True):
+            apply(state, decode(encode(event)))
+            used = state.run.usage if state.run else None
+            assert shown == (used and [used.input, used.output, used.cost]), f"life {seed}, after {event}"
+
+
 async def test_a_reader_that_comes_back_anywhere_ends_with_what_a_new_one_sees(page: Page) -> None:
     logs = [live(seed, MOVES) for seed in range(LIVES)]
     told = [{"events": [builtins(event) for event in log], "lasting": lasting(log)} for log in logs]

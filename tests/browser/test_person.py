@@ -172,9 +172,41 @@ async def test_a_run_that_is_out_of_steps_gets_more(
     story.then(use(Use("tick", {"number": 1})), say("Done."))
     tab = await open_tab(server.url)
     await tab.say(story.says("Count"))
-    await tab.shows(".line", "the run has reached its budget")
+    await tab.shows(".line", "the run has reached its budget (1 step)")
     await tab.shows("#strip[data-status=suspended]", "Paused")
     await tab.click("#strip button", "Go on, 25 more steps")
+    await tab.ended()
+    await tab.page.goto("about:blank")
+    await server.close()
+
+
+async def test_a_run_that_is_out_of_money_gets_more(
+    stub: Stub, story: Story, open_tab: OpenTab, tmp_path: Path
+) -> None:
+    """003-8: the page says which ceiling it is and offers a higher one; the cost stands quietly at the end."""
+    settings = {"HOLDFAST_PRICES": '{"stub-1": {"input": 2000, "output": 8000}}', "HOLDFAST_MONEY_MAX": "0.10"}
+    server = await Server(tmp_path, stub.url, settings, agents=(AGENT,)).start()
+    story.then(use(Use("tick", {"number": 1})), say("Done."))
+    tab = await open_tab(server.url)
+    await tab.say(story.says("Count"))
+    await tab.shows(".line", "the run has reached its budget (0.078 of 0.1 spent)")
+    await tab.click("#strip button", "Go on, 2× money")
+    await tab.ended()
+    await tab.shows(".end .facts", "36 tokens · 0.156 spent")
+    await tab.page.goto("about:blank")
+    await server.close()
+
+
+async def test_a_loop_is_shown_and_a_person_may_let_it_go_on(
+    stub: Stub, story: Story, open_tab: OpenTab, tmp_path: Path
+) -> None:
+    """FAULTS 84."""
+    server = await Server(tmp_path, stub.url, {"HOLDFAST_REPEATS_MAX": "2"}, agents=(AGENT,)).start()
+    story.then(*(use(Use("tick", {"number": 1})) for _ in range(2)), say("Done."))
+    tab = await open_tab(server.url)
+    await tab.say(story.says("Count"))
+    await tab.shows(".line", "the agent has asked 2 times in a row for the same")
+    await tab.click("#strip button", "Go on")
     await tab.ended()
     await tab.page.goto("about:blank")
     await server.close()

@@ -12,7 +12,7 @@ from typing import get_args
 
 from app.agent import Agent, tool
 from app.core import commands as c
-from app.core.catalogue import Rules
+from app.core.catalogue import Price, Rules
 from app.core.decide import decide
 from app.core.errors import Rejected
 from app.core.events import Call, Event, Failure, Json, NoteKind
@@ -63,12 +63,15 @@ ARGUMENTS: dict[str, Json] = {
 }
 
 
+PRICES = {"demo": Price(input=250_000, output=2_000_000, cached=25_000)}
+
+
 class World:
     """One conversation, its log so far, and everything that may happen to it next."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
-        self.rules = Rules(agents={AGENT.name: AGENT}, model="demo", steps_max=3)
+        self.rules = Rules(agents={AGENT.name: AGENT}, model="demo", steps_max=3, prices=PRICES)
         self.state = State()
         self.log: list[Event] = []
         self.at = 1_763_683_200_000

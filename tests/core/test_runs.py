@@ -365,7 +365,7 @@ def test_no_event_is_changed_after_it_was_decided() -> None:
 
 def test_the_archive_is_wanted_after_every_suspension_every_twenty_steps_and_at_the_end() -> None:
     """DESIGN §6; FAULTS 9: until the log says that it is written."""
-    stage = Stage(steps_max=100)
+    stage = Stage(steps_max=100, repeats_max=100)
     stage.prompt()
     for step in range(1, 20):
         assert not flushes(stage)

@@ -378,7 +378,7 @@ def _leaves_calls_open_at_a_stop(patch: Patch) -> None:
             return
         for path, level in run.levels.items():
             if level.asking:
-                endings.end_attempt(ledger, run, path, level, "cancel")
+                endings.end_attempt(ledger, run, path, level, "cancel", rules)
 
     patch.setattr(follow, "close", careless)
     patch.setattr(deciding, "close", careless)

@@ -8,7 +8,15 @@ import msgspec
 import pytest
 
 from app.core.events import Call, Failure, Path, Usage
-from app.store.archive import Archive, ArchivedCall, ArchivedConversation, ArchivedMessage, ArchivedRun, Flush
+from app.store.archive import (
+    Archive,
+    ArchivedCall,
+    ArchivedConversation,
+    ArchivedLevel,
+    ArchivedMessage,
+    ArchivedRun,
+    Flush,
+)
 from app.store.archive_memory import MemoryArchive
 from app.store.archive_sqlite import SqliteArchive
 
@@ -69,9 +77,13 @@ WHOLE = (
         status="failed",
         finished_at=90,
         step=3,
-        usage=Usage(input=5, output=6, cached=2, estimated=True),
+        usage=Usage(input=5, output=6, cached=2, estimated=True, cost=17, unpriced=True),
         error=Failure(kind="upstream", message="It's gone."),
         result="partial",
+        levels=[
+            ArchivedLevel(agent="hr", steps=2, usage=Usage(input=4, output=5, cost=17)),
+            ArchivedLevel(path=("k1", "k9"), agent="pay", steps=1, usage=Usage(input=1, output=1, unpriced=True)),
+        ],
     ),
     message(1, "Can you order dinner?", author="ann"),
     message(4, "", role="assistant", calls=[Call(call="k1", tool="find", arguments='{"q": 1}')]),
