@@ -7,19 +7,22 @@ undone with their `pytest.MonkeyPatch`; the product itself has no switch and no 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
-from app.actor import actor, directory, mailbox, pages, runner, tool_effect
+from app.actor import actor, directory, mailbox, moving, pages, runner, tool_effect
 from app.actor import feed as feeds
 from app.actor.actor import Actor
 from app.actor.feed import Feed
 from app.actor.flush import due
 from app.actor.load import load
 from app.actor.mailbox import Letter, Mailbox
+from app.actor.moving import Moving
 from app.actor.records import Batch, pack
 from app.actor.runner import Runner
 from app.actor.tool_effect import ToolWork
@@ -28,7 +31,7 @@ from app.core import apply as applying
 from app.core import apply_level as levels
 from app.core import commands as c
 from app.core import decide as deciding
-from app.core import endings, follow, plan, reports, transcript
+from app.core import endings, follow, permissions, plan, reports, transcript
 from app.core import events as e
 from app.core.decide import Decision, decide
 from app.store import log_memory
@@ -461,6 +464,166 @@ def _takes_reports_of_an_older_epoch(patch: Patch) -> None:
     patch.setattr(reports, "_open_call", trusting_too)
 
 
+# --- levels, suspensions, objects
+
+
+def _gives_each_level_a_budget_of_its_own(patch: Patch) -> None:
+    over = follow._over_ceiling
+
+    def own(run: Any, level: Any, rules: Any, at: int) -> bool:
+        steps, run.steps = run.steps, level.step
+        try:
+            return over(run, level, rules, at)
+        finally:
+            run.steps = steps
+
+    patch.setattr(follow, "_over_ceiling", own)
+
+
+def _finds_an_approval_by_its_call_id_alone(patch: Patch) -> None:
+    """The path is forgotten: the first open approval of that id, at whatever level, is decided."""
+
+    def anywhere(ledger: Any, command: Any) -> Any:
+        run = ledger.state.run
+        for path, call in run.calls if run is not None else []:
+            if call.call == command.call[-1] and call.approval is not None:
+                return msgspec.structs.replace(command, call=[*path, call.call], digest=call.approval.digest)
+        return command
+
+    approve, deny = permissions.approve, permissions.deny
+    patch.setattr(deciding, "approve", lambda ledger, command, rules: approve(ledger, anywhere(ledger, command), rules))
+    patch.setattr(deciding, "deny", lambda ledger, command, rules: deny(ledger, anywhere(ledger, command), rules))
+
+
+def _lets_one_denial_decide_all(patch: Patch) -> None:
+    """Of nested approvals the last decision counts for every one."""
+
+    def for_all(ledger: Any, command: c.Deny, rules: Any) -> str | None:
+        outcome = deny(ledger, command, rules)
+        run = ledger.state.run
+        for path, call in run.calls if run is not None else []:
+            if call.approval is not None:
+                ledger.emit(
+                    e.ApprovalDecided(run=run.run, path=path, call=call.call, decision="denied", by=ledger.stamp.by)
+                )
+                endings.denied(ledger, run, path, call.call, "The person denied this call.", rules)
+                break
+        return outcome
+
+    deny = permissions.deny
+    patch.setattr(deciding, "deny", for_all)
+
+
+def _opens_a_level_that_nobody_approved(patch: Patch) -> None:
+    def careless(ledger: Any, run: Any, path: Any, level: Any, rules: Any) -> bool:
+        waiting = [(call, call.approval) for call in level.open_calls if call.approval is not None]
+        for call, _ in waiting:
+            call.approval = None
+        try:
+            return open_sub_agent(ledger, run, path, level, rules)
+        finally:
+            for call, approval in waiting:
+                call.approval = approval
+
+    open_sub_agent = follow._open_sub_agent
+    patch.setattr(follow, "_open_sub_agent", careless)
+
+
+def _tells_the_caller_all_that_its_sub_agent_said(patch: Patch) -> None:
+    """The history of a level leaks into the one above it."""
+
+    def leaking(state: Any, run: Any, level: Any, event: Any) -> None:
+        inner = run.levels.get((*event.path, event.call))
+        call_over(state, run, level, event)
+        said = [item for item in inner.history if isinstance(item, e.ModelReplied)] if inner is not None else []
+        level.history += [item for item in said if item.text and not item.calls]
+
+    call_over = levels._call_over
+    patch.setattr(levels, "_call_over", leaking)
+
+
+def _closes_the_top_level_only(patch: Patch) -> None:
+    """A stop forgets what sub-agents have open."""
+
+    def shallow(ledger: Any, run: Any, *rest: Any) -> None:
+        run.levels = {(): run.top}
+        close(ledger, run, *rest)
+
+    close = endings.close
+    patch.setattr(follow, "close", shallow)
+    patch.setattr(deciding, "close", shallow)
+
+
+def _takes_reports_of_an_older_epoch_inside(patch: Patch) -> None:
+    """At the top the epoch is looked at, inside it is not."""
+
+    def trusting(ledger: Any, effect: Any) -> Any:
+        return open_attempt(ledger, replace(effect, epoch=ledger.state.epoch) if effect.path else effect)
+
+    def trusting_too(ledger: Any, effect: Any) -> Any:
+        return open_call(ledger, replace(effect, epoch=ledger.state.epoch) if effect.path else effect)
+
+    open_attempt, open_call = reports._open_attempt, reports._open_call
+    patch.setattr(reports, "_open_attempt", trusting)
+    patch.setattr(reports, "_open_call", trusting_too)
+
+
+def _slices_in_the_middle_of_a_batch(patch: Patch) -> None:
+    def hasty(ledger: Any, command: c.ToolEnded) -> None:
+        ended(ledger, command)
+        run = ledger.state.run
+        if run is not None and run.status == "running" and run.calls and ledger.stamp.at - run.slice_since >= 2_000:
+            ledger.emit(e.RunSliced(run=run.run))
+
+    ended = reports.tool_ended
+    patch.setattr(deciding, "tool_ended", hasty)
+
+
+def _wakes_by_a_hint_whatever_it_was_suspended_for(patch: Patch) -> None:
+    def eager(ledger: Any, command: c.Hint, rules: Any) -> None:
+        hint(ledger, command, rules)
+        run = ledger.state.run
+        if run is not None and run.status == "suspended":
+            ledger.emit(e.RunResumed(run=run.run, reason="hint", by=ledger.stamp.by))
+
+    hint = deciding._hint
+    patch.setattr(deciding, "_hint", eager)
+
+
+def _goes_on_with_a_suspended_run(patch: Patch) -> None:
+    """A suspension is written, and the next step is taken all the same."""
+    boundary = follow._boundary
+
+    def restless(ledger: Any, run: Any, path: Any, level: Any, rules: Any) -> bool:
+        went_on = boundary(ledger, run, path, level, rules)
+        if went_on and run.status == "suspended":
+            ledger.emit(
+                e.StepStarted(run=run.run, path=path, step=level.step + 1, attempt=1, model=rules.model),
+            )
+        return went_on
+
+    patch.setattr(follow, "_boundary", restless)
+
+
+def _takes_a_run_and_keeps_it(patch: Patch) -> None:
+    """What was taken can still go on here."""
+
+    async def copying(self: Moving, conversation: str, by: str) -> Any:
+        return await self.export(conversation, taken=True)
+
+    patch.setattr(Moving, "take", copying)
+
+
+def _counts_a_returned_object_as_new(patch: Patch) -> None:
+    numbers = itertools.count()
+    digest = moving._digest
+    patch.setattr(moving, "_digest", lambda *parts: digest(*parts, str(next(numbers))))
+
+
+def _believes_an_object_that_was_changed(patch: Patch) -> None:
+    patch.setattr(moving, "check", lambda returned, secret, force: returned["holdfast"])
+
+
 RESTLESS = Twists(drain=1.0, pause=1.0, drain_seconds=0.2, crashes_max=3)
 
 MUTATIONS = [
@@ -499,4 +662,21 @@ MUTATIONS = [
     ),
     Mutation("a cut reply counts as an answer", "no model has finished", 1, _takes_a_cut_reply_for_an_answer),
     Mutation("a start picks up nothing", "P5: ready", 1, _picks_nobody_up_at_a_start),
+    Mutation("each level has a budget of its own", "P8: .* steps of all", 0, _gives_each_level_a_budget_of_its_own),
+    Mutation("an approval is found by its call id alone", "approve|deny", 0, _finds_an_approval_by_its_call_id_alone),
+    Mutation("one denial decides every approval", "nobody said so", 0, _lets_one_denial_decide_all),
+    Mutation("a level opens that nobody approved", "nobody approved", 0, _opens_a_level_that_nobody_approved),
+    Mutation("a sub-agent's history leaks", "§5: level .* told", 0, _tells_the_caller_all_that_its_sub_agent_said),
+    Mutation("a stop closes the top level only", "one result", 0, _closes_the_top_level_only),
+    Mutation(
+        "a report of an older epoch is believed inside", "older epoch", PURE, _takes_reports_of_an_older_epoch_inside
+    ),
+    Mutation("a slice ends in the middle of a batch", "§6: sliced", 0, _slices_in_the_middle_of_a_batch),
+    Mutation(
+        "a hint wakes what a budget has suspended", "for .*by hint", 0, _wakes_by_a_hint_whatever_it_was_suspended_for
+    ),
+    Mutation("a suspended run goes on", "while the run is suspended", 0, _goes_on_with_a_suspended_run),
+    Mutation("a taken run is kept", "taken run|P6", 0, _takes_a_run_and_keeps_it),
+    Mutation("a returned object counts as new", "put back twice|two places", 0, _counts_a_returned_object_as_new),
+    Mutation("a changed object is believed", "changed object", 0, _believes_an_object_that_was_changed),
 ]
