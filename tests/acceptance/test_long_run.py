@@ -1,9 +1,9 @@
 """Issue 4's story: two hundred steps with sub-agents, approvals, slices and twenty `kill -9`, and no difference.
 
-The same run is played twice: undisturbed, and in slices of 2 s under random kills. What is compared is what people and
-programs have of it afterwards: the messages of every level, the result, and what the tools did. Effects are equal by
-key: a `safe` tool may begin again with its own call id, and counts once; the one `never` tool begins once at most, and
-where a kill hit it, its result says that it is in doubt.
+The same run is played on two servers at once: undisturbed, and in slices of 2 s under random kills. What is compared is
+what people and programs have of it afterwards: the messages of every level, the result, and what the tools did. Effects
+are equal by key: a `safe` tool may begin again with its own call id, and counts once; the one `never` tool begins once
+at most, and where a kill hit it, its result says that it is in doubt.
 
 The model answers from the last thing that a request says alone, so that neither a repeated attempt nor a shortened
 history changes its mind.
@@ -151,16 +151,16 @@ def effects(server: Server, line: str) -> set[tuple[str, str]]:
 async def test_two_hundred_steps_and_twenty_kills(launch: Launch, story: Story, stub: Any) -> None:
     """Issue 4, 002-10, P1, P6: the same messages at every level, the same result, the same effects."""
     calm, rough, lines = stub.story(), story, [fresh("calm"), fresh("rough")]
-    undisturbed = await launch(agents=SERVED, **LIMITS)
-    first = await play(undisturbed, calm, lines[0], None)
-    assert len(first.all("step.started")) == STEPS + 1 + 8 * 4 >= 200
-    assert len(first.all("approval.decided", decision="approved")) == 8 and not first.all("run.sliced")
-    await settled(undisturbed, first)
+    undisturbed, killed = await launch(agents=SERVED, **LIMITS), await launch(agents=SERVED, **SLICED)
     seed = random.randrange(2**32)
     print(f"kills by seed {seed}")
-    killed = await launch(agents=SERVED, **SLICED)
-    second = await play(killed, rough, lines[1], random.Random(seed))
+    first, second = await asyncio.gather(
+        play(undisturbed, calm, lines[0], None), play(killed, rough, lines[1], random.Random(seed))
+    )
+    assert len(first.all("step.started")) == STEPS + 1 + 8 * 4 >= 200
+    assert len(first.all("approval.decided", decision="approved")) == 8 and not first.all("run.sliced")
     assert len(second.all("actor.activated")) >= KILLS and len(second.all("run.sliced")) >= 3
+    await settled(undisturbed, first)
     await settled(killed, second)
     messages = [
         await told(undisturbed, first, lines[0], calm.key),
