@@ -34,6 +34,9 @@ SUB_AGENTS = ("inner", "vetted")
 INSIDE = "You are inside"
 """How the instructions of a sub-agent begin."""
 
+TROUBLE = 0.25
+"""How often a model has trouble, until there is peace."""
+
 LEVEL_MESSAGES_MAX = 24
 """A level with so many messages asks for nothing more."""
 
@@ -112,7 +115,7 @@ class RandomModel:
         self._chance = chance
         self._numbers = numbers
         self._level: dict[int, str] = {}
-        self.trouble = 0.25
+        self.trouble = TROUBLE
         self.violations: list[Request] = []
         self.leaks: list[str] = []
         self.calls = 0

@@ -173,10 +173,13 @@ def _objects(world: World, events: list[Json]) -> None:
         assert len(fresh) <= 1, f"the same object was put back twice: {returned.accepted}"
     ends = {event["run"]: event["type"] for event in events if event["type"] in TERMINAL}
     if world.taken is not None:
-        run = world.taken["holdfast"]["run"]
+        ours = world.taken["holdfast"]
+        run = ours["run"]
         assert ends[run] == "run.moved", f"a taken run goes on here: {ends[run]}"
-        back = [returned for returned in world.returned if returned.object["holdfast"]["taken"]]
-        assert not any(put.run == run for returned in back if not world.before for put in returned.accepted)
+        for returned in world.returned:
+            gone = returned.object["holdfast"]
+            back = gone["taken"] and gone["log"] == ours["log"]
+            assert not (back and returned.accepted), f"a taken run was taken back: {returned.accepted}"
     if world.before is not None and world.before.taken is not None:
         through = world.before.taken["holdfast"]["seq"]
         known = {int(event["seq"]): event for event in events}

@@ -29,7 +29,7 @@ from app.store.archive import Flush
 from app.store.event_log import Unavailable
 from app.web.follow import Follower
 from app.wire.frames import Limits
-from tests.simulation.agents import SUB_AGENTS, Key, Ledger, RandomModel, make_agent
+from tests.simulation.agents import SUB_AGENTS, TROUBLE, Key, Ledger, RandomModel, make_agent
 from tests.simulation.disk import Disk, Faults, FaultyStore, Power
 from tests.simulation.objects import Returned, answered, return_until_heard, tampered, travelled
 from tests.simulation.people import Client, Json, Sent, lossy, send_until_heard
@@ -42,8 +42,6 @@ MORE_STEPS = 200
 """The ceiling under which a patient person resumes a run."""
 SECRET = b"what all servers of a world share"
 WORLD_SECONDS = 2_000
-TROUBLE = 0.25
-"""How often a model has trouble, until there is peace."""
 SILENCE_SECONDS = 10.0
 """A tool that was given up may still say what it did."""
 
