@@ -25,6 +25,9 @@ TRIES_MAX = 20
 
 PAGE_BYTES = 1_048_576
 
+ENDED_ON_THE_WAY = ("already_closed", "not_running")
+"""An approval has expired, a suspension has ended by itself, while the object was nowhere: the run goes on without."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moving:
@@ -78,7 +81,7 @@ class Moving:
         if not ours.get("taken") and not force:
             raise Rejected("not_running", "This run was not taken from its server; `force` says that that is gone.")
         founded = await self._found(ours, by)
-        decided = await self._decide(founded.conversation, returned, by)
+        decided = await self._decide(founded.conversation, returned, by, arrived=True)
         return Created(founded.conversation, ours["run"], duplicate=founded.duplicate and decided.duplicate)
 
     async def _found(self, ours: Json, by: str) -> Created:
@@ -92,7 +95,11 @@ class Moving:
         creation = "continuation-" + _digest(ours["run"], ours["log"])
         return await self.directory.found(state, events, texts, owner=by, creation=creation, claimed=False)
 
-    async def _decide(self, conversation: str, returned: Json, by: str) -> Created:
+    async def _decide(self, conversation: str, returned: Json, by: str, *, arrived: bool = False) -> Created:
+        """Decisions are independent: one that is refused keeps no other one back. Raises the first refusal.
+
+        `arrived`: the run goes on here now, so what has ended on the way is no reason to refuse the object.
+        """
         ours = returned["holdfast"]
         run, digests, said = ours["run"], ours["digests"], decisions(returned)
         commands: list[c.FromClient] = []
@@ -105,8 +112,18 @@ class Moving:
             commands.append(kind(id=id, run=run, call=path, digest=digest))
         if returned.get("end_reason") == "suspended":
             commands.append(c.Resume(id="continuation-" + _digest(run, str(ours["signature"])), run=run))
-        answers = [await self.directory.submit(conversation, command, by) for command in commands]
-        return Created(conversation, run, duplicate=all(answer.duplicate for answer in answers))
+        duplicate = True
+        refusals: list[Rejected] = []
+        for command in commands:
+            try:
+                answer = await self.directory.submit(conversation, command, by)
+                duplicate = duplicate and answer.duplicate
+            except Rejected as refusal:
+                if not arrived or refusal.code not in ENDED_ON_THE_WAY:
+                    refusals.append(refusal)
+        if refusals:
+            raise refusals[0]
+        return Created(conversation, run, duplicate=duplicate)
 
     async def _texts(self, conversation: str) -> tuple[int, list[str]]:
         """The whole log."""

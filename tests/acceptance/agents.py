@@ -32,7 +32,9 @@ def _is_open(gate: str) -> bool:
 
 async def _act(name: str, line: str, gate: str, ctx: ToolContext, seconds: float = 0.0) -> str:
     _write(f"{name} begin {line} {ctx.call_id}")
-    await asyncio.sleep(seconds)
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        await asyncio.sleep(left)  # uvloop's clock ticks in whole ms: a sleep may end up to one too early
     while not _is_open(gate):
         await asyncio.sleep(0.01)
     _write(f"{name} end {line} {ctx.call_id}")

@@ -93,4 +93,16 @@ chief = Agent("chief", "You are chief.", tools=[_signing("chief"), deputy.as_too
 _twin_below = Agent("twin", "You are twin_below.", tools=[_signing("below")])
 twin = Agent("twin", "You are twin_above.", tools=[_signing("above"), _twin_below.as_tool("Of the same name")])
 
-agents = [hr, account, lead, worker, chief, twin, *(_nests[depth] for depth in (1, 2, 3, 5, 10))]
+# --- a long way: repeatable steps, some of which a person approves, one that is not repeatable, and legs
+
+
+@tool(approval=True, rerun="safe")
+async def stamp(line: str, ctx: ToolContext, seconds: float = 0.0) -> str:
+    """Do something that may be repeated, once a person has approved it."""
+    return await _act("stamp", line, "", ctx, seconds)
+
+
+leg = Agent("leg", "You are leg.", tools=[safe, stamp])
+marathon = Agent("marathon", "You are marathon.", tools=[safe, stamp, once, leg.as_tool("Runs a leg")])
+
+agents = [marathon, hr, account, lead, worker, chief, twin, *(_nests[depth] for depth in (1, 2, 3, 5, 10))]

@@ -450,16 +450,15 @@ async def test_one_of_three_at_a_time_across_lives(server: Server, story: Story)
     line = fresh("paper")
     tab = await begin(server, story, "chief", three_papers(story, line))
     await tab.count("approval.requested", 3)
-    for agent in ("clerk", "deputy", "chief"):
-        await tab.event("run.suspended", reason="approval")
+    for times, agent in enumerate(("clerk", "deputy", "chief"), 1):
+        await tab.count("run.suspended", times, reason="approval")  # a life may end only where nothing is being asked
         [requested] = at(tab.all("approval.requested"), *PATHS[agent])
         await server.restart()
         tab = await server.again(tab)
         await tab.do("approve", **decision(requested))
-        await server.wrote(line, "end", times=list(PATHS)[::-1].index(agent) + 1)
     assert (await tab.ended())["type"] == "run.completed"
     assert whole(server.ledger(line)) == ["clerk_sign", "deputy_sign", "chief_sign"]
-    assert 6 <= len(story.calls) <= 9, "a life that ends in the middle of a model call has it asked again"
+    assert len(story.calls) == 6, "nothing that was asked before is asked again"
     await settled(server, tab)
 
 

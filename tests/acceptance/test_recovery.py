@@ -1,4 +1,4 @@
-"""SEMANTICS.md §1, §2, §11; FAULTS 1–6, 12, 13, 98–105: killed, drained, started twice, started wrongly.
+"""SEMANTICS.md §1, §2, §11; FAULTS 1–6, 12, 13, 98–105; 000-10, 000-11: killed, drained, started twice or wrongly.
 
 Recovery is nothing but activation, so each test is a life, an end, and another life. Seconds of drain stand for 20.
 """
@@ -367,3 +367,77 @@ async def test_other_addresses_need_a_word(tmp_path: Path, stub: Stub) -> None:
                 assert "HOLDFAST_OPEN" in server.said()
         finally:
             await server.close()
+
+
+# --- streams that another process has started (source 0)
+
+
+async def test_000_10_after_a_restart_it_is_found_and_resumed(launch: Launch, story: Story) -> None:
+    """000-10: the next process lists what is active, and a reader from the beginning gets the complete log."""
+    server = await launch()
+    tab = await server.open()
+    story.then(use(Use("tick", {"number": 1}), text="First."))
+    await tab.do("prompt", text=story.says("Survive"))
+    call = await story.call()
+    await call.text("Half")
+    await tab.shows("Half")
+    before = list(tab.records)
+    await server.restart()
+    [found] = (await server.get("/api/runs", status="active"))["runs"]
+    assert (found["run"], found["conversation"]) == (tab.run, tab.attached["conversation"])
+    assert found["status"] == "running"
+    late = await server.attach(found["conversation"])
+    await late.frame("live")
+    assert late.attached["after"] == 0 and late.events[0]["seq"] == 1
+    lasting = [record.text for record in before if record.type != "text.streamed"]
+    assert [record.text for record in late.records][: len(lasting)] == lasting
+    call = await story.call()
+    await call.text("Whole.")
+    await call.end()
+    assert (await late.ended())["type"] == "run.completed"
+    await settled(server, late)
+    assert (await server.get("/api/runs", status="active"))["runs"] == []
+
+
+def _has_open(server: Server, path: Path) -> bool:
+    """Whether this process has the file open."""
+    assert server.alive, server.said()
+    try:
+        return any(os.readlink(link) == str(path.resolve()) for link in Path(f"/proc/{server.pid}/fd").iterdir())
+    except FileNotFoundError:  # one of them was closed just now
+        return False
+
+
+async def test_000_11_another_process_picks_up_what_this_one_started(launch: Launch, story: Story) -> None:
+    """000-11: while the first owns the data, the second answers nobody; then it has the same events and goes on.
+
+    Never two owners: no request of the model overlaps another one, and epochs only grow.
+    """
+    server = await launch(HOLDFAST_DRAIN_SECONDS="30")
+    tab = await server.open()
+    await tab.do("prompt", text=story.says("Work"))
+    call = await story.call()
+    await call.text("Half")
+    await tab.shows("Half")
+    twin = twin_of(server)
+    try:
+        await twin.start(ready=False)
+        await eventually(lambda: _has_open(twin, server.data / "lock"), "it has come to the lock", 30)
+        assert twin.alive and not await twin.is_ready() and len(story.calls) == 1
+        await tab.do("rename", title="Still mine")
+        before = list(tab.records)
+        await server.kill()
+        await eventually(twin.is_ready, "the new process has taken over", 30)
+        late = await twin.attach(tab.attached["conversation"])
+        await late.frame("live")
+        lasting = [record.text for record in before if record.type != "text.streamed"]
+        assert [record.text for record in late.records][: len(lasting)] == lasting
+        call = await story.call()
+        await call.text("Whole.")
+        await call.end()
+        assert (await late.ended())["type"] == "run.completed"
+        assert [event["epoch"] for event in late.all("actor.activated")] == [2]
+        assert len(story.calls) == 2 and story.most_open == 1
+        await settled(twin, late)
+    finally:
+        await twin.close()

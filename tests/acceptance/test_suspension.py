@@ -1,6 +1,7 @@
 """SEMANTICS.md §3, §6, §9 and source 2: runs that are parked at a step boundary, by whom or what, and how they go on.
 
-Rows 002-1 to -6, 002-9 to -14, 004-17 to -21 (without continuations as values, which have rows of their own). One
+Rows 002-5, 002-9, 002-10, 002-12, 002-13, 002-14 (the other rows of source 2 are in test_source2.py), 004-17, 004-18,
+004-19, 004-20, 004-21 (without continuations as values, which have rows of their own). One
 server per kind of limit; several are killed and brought back in the middle: the state of these rules is in the log.
 """
 
@@ -15,7 +16,7 @@ import pytest
 
 from .conftest import Configured
 from .harness import Client, Server, fresh, settled
-from .history import RUN_ENDS, Json
+from .history import Json
 from .parts import Brain, Held, agent_of, asked_at, at, decision, parts, spoken
 from .stub import Answer, Call, Story, Use, refuse, say, use
 
@@ -98,25 +99,6 @@ async def parked(server: Server, story: Story, brain: Brain, line: str) -> Clien
 # --- slices
 
 
-async def test_002_1_fifty_tools_in_slices(configured: Configured, story: Story) -> None:
-    """002-1, -2, -3, -4, -6, -11: 1 to 50 in order, each once, then the total; no seam but `run.sliced`."""
-    server, line = await configured(**SLICE), fresh("line")
-    tab = await begin(server, story, counting(line, 50, seconds=0.03))
-    assert (await tab.ended(within=30))["type"] == "run.completed"
-    assert numbers(server, line) == list(range(1, 51))
-    assert (await server.outcome(tab.run))["result"] == "The total is 1275"
-    log = [record.event for record in await settled(server, tab)]
-    sliced = [number for number, event in enumerate(log) if event["type"] == "run.sliced"]
-    assert len(sliced) >= 5
-    assert {log[number + 1]["type"] for number in sliced} == {"step.started"}, "slices end on step boundaries"
-    assert len({event["run"] for event in log if "run" in event}) == 1
-    assert not tab.all("run.suspended") and not tab.all("run.resumed")
-    assert [event["type"] for event in log if event["type"] in RUN_ENDS] == ["run.completed"]
-    assert [event["attempt"] for event in tab.all("step.started")] == [1] * 51
-    assert len(story.calls) == 51 and story.most_open == 1 and not any(call.gone.is_set() for call in story.calls)
-    assert {tuple(call.words) for call in story.calls} == {(story.says("Go"),)}
-
-
 async def test_002_10_the_same_as_without_slices(server: Server, configured: Configured, story: Story) -> None:
     """002-10, 004-26: messages to the model, the archive and the outcome equal those of a run without slices."""
     seen = []
@@ -142,7 +124,7 @@ async def test_002_12_a_tool_longer_than_a_slice(configured: Configured, story: 
     assert (await tab.ended())["type"] == "run.completed"
     assert len(server.ledger(line)) == 2
     [returned] = tab.all("tool.returned", call="k1")
-    assert returned["result"] == f"{line} is done" and returned["ms"] >= 990  # ms are cut off, not rounded
+    assert returned["result"] == f"{line} is done" and returned["ms"] >= 1000
     [sliced] = [event for event in tab.all("run.sliced") if event["seq"] > returned["seq"]][:1]
     assert sliced["at"] - returned["at"] < 1000
     assert not [

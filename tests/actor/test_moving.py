@@ -10,8 +10,10 @@ import pytest
 from app.actor.directory import Created
 from app.actor.moving import Moving
 from app.agent import Agent, tool
-from app.core.commands import Prompt
+from app.agent.model import ModelError
+from app.core.commands import Deny, Prompt
 from app.core.errors import Rejected
+from app.core.events import Call
 from app.store.event_log import Append, Row
 from tests.actor.home import Home, Json, calls, virtual
 
@@ -150,3 +152,63 @@ async def test_a_run_that_was_taken_refuses_to_continue_here() -> None:
     with pytest.raises(Rejected) as refusal:
         await moving(home).put_back(approved(taken), "ann", force=True)
     assert refusal.value.code == "not_running"
+
+
+@tool(approval=True, expires_in=2)
+async def hurried() -> str:
+    """Needs approval at once."""
+    return "in time"
+
+
+async def two_approvals() -> tuple[Home, str, list[Agent]]:
+    """A run that waits for two approvals, the first of which does not wait for long."""
+    agents = [Agent("a", tools=[hurried, guarded])]
+    home = Home(*agents)
+    home.model.lines.append([Call(call="h", tool="hurried", arguments="{}"), *calls("guarded")])
+    conversation = await home.create("first")
+    await home.until(conversation, "run.suspended")
+    return home, conversation, agents
+
+
+@virtual
+async def test_a_suspension_that_has_ended_by_itself_on_the_way_is_no_refusal() -> None:
+    """§6, §9, 004-25: its time to be woken has come before it arrives; the same object again is no refusal either."""
+    home = Home(Agent("a", tools=[guarded]), retry_ms=1_000)
+    home.model.lines.append([ModelError("overloaded", "busy", retryable=True, retry_after=2)])
+    conversation = await home.create("first")
+    await home.until(conversation, "run.suspended")
+    taken = await moving(home).take(conversation, "ann")
+    await asyncio.sleep(5)
+    other, put = await arrive(taken)
+    assert not put.duplicate
+    await other.until(put.conversation, "run.completed")
+    again = await moving(other).put_back(taken, "ann", force=False)
+    assert (again.conversation, again.duplicate) == (put.conversation, True)
+    assert (await other.types(put.conversation)).count("run.resumed") == 1
+
+
+@virtual
+async def test_an_approval_that_has_expired_on_the_way_keeps_no_other_one_back() -> None:
+    """§4, §6: expiry counts as denial, the object is put back all the same, and its other answer counts."""
+    home, conversation, agents = await two_approvals()
+    taken = await moving(home).take(conversation, "ann")
+    await asyncio.sleep(3)
+    other = Home(*agents)
+    put = await moving(other).put_back(approved(taken), "ann", force=False)
+    await other.until(put.conversation, "run.completed")
+    results = [m.text for m in await other.archive.messages(put.conversation) if m.role == "tool"]
+    assert "allowed" in results and "in time" not in results
+
+
+@virtual
+async def test_one_refused_answer_of_a_copy_keeps_no_other_one_back() -> None:
+    """§6: decisions are independent; who was too late with one of them is told so."""
+    home, conversation, _ = await two_approvals()
+    copy = await moving(home).export(conversation)
+    digest = copy["holdfast"]["digests"]["h"]
+    await home.say(conversation, Deny(id="no", run=copy["holdfast"]["run"], call=["h"], digest=digest))
+    with pytest.raises(Rejected) as refusal:
+        await moving(home).put_back(approved(copy), "ann", force=False)
+    assert refusal.value.code == "already_decided"
+    await home.until(conversation, "run.completed")
+    assert (await home.types(conversation)).count("tool.returned") == 1

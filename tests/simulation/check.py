@@ -1,6 +1,6 @@
-"""P1-P7 of PROTOCOL.md, checked from what readers saw, what senders heard, and what tools did.
+"""P1-P8 of PROTOCOL.md, checked from what readers saw, what senders heard, and what tools did.
 
-The log is only the judge of what survived.
+The log is only the judge of what survived. How a run may go from step to step is in check_course.py.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import msgspec
 
 from app.core.codec import decode
 from app.core.events import owner_of, supersedes
-from tests.simulation.people import Json
+from tests.simulation.agents import GUARDED, Key, key_of
+from tests.simulation.check_course import TERMINAL, check_courses
+from tests.simulation.people import Json, Sent
 from tests.simulation.world import World
 
-TERMINAL = ("run.completed", "run.failed", "run.cancelled")
+CallId = tuple[str, tuple[str, ...], str]
 
 
 async def check(world: World) -> None:
@@ -25,11 +27,15 @@ async def check(world: World) -> None:
     _seen_is_kept(world, final)
     _commands_once(world, events)
     _ends(events)
+    check_courses(events, world.terms)
     _tools_once(world, events)
-    _decided_once(world, events)
+    _decided_once(events)
+    _as_people_said(world, events)
+    _objects(world, events)
     _asked_and_answered(world, events)
     _crash_loops(world, events)
     await _archived(world, events)
+    assert not world.model.leaks, f"§5: {world.model.leaks[0]}"
     assert not world.model.violations, f"a strict provider refuses {world.model.violations[0].messages}"
     errors = [error.getMessage() for error in world.errors]
     if world.ledger.overlapped:  # an old owner that is still alive finds out
@@ -74,17 +80,17 @@ def _commands_once(world: World, events: list[Json]) -> None:
 def _ends(events: list[Json]) -> None:
     """P7 and the rules of endings: one terminal event, one result per call, one end per hint, silence afterwards."""
     ended: set[str] = set()
-    results: Counter[tuple[str, str]] = Counter()
-    asked: Counter[tuple[str, str]] = Counter()
+    results: Counter[CallId] = Counter()
+    asked: Counter[CallId] = Counter()
     hints: dict[str, int] = {}
     for event in events:
         run = event.get("run", "")
         assert run not in ended, f"P7: {event}"
         match event["type"]:
             case "model.replied":
-                asked.update((run, call["call"]) for call in event["calls"])
+                asked.update((run, tuple(event.get("path", ())), call["call"]) for call in event["calls"])
             case "tool.returned" | "tool.failed":
-                results[run, event["call"]] += 1
+                results[id_of(event)] += 1
             case "hint.given":
                 hints[event["message"]] = 0
             case "hint.applied" | "hint.carried" | "hint.withdrawn" | "hint.dropped":
@@ -103,20 +109,89 @@ def _tools_once(world: World, events: list[Json]) -> None:
     twice = {call: ledger.begun[call] for call in ledger.never if ledger.begun[call] > 1}
     assert not twice, f"P6: {twice}"
     assert not ledger.wrong, f"P6: {ledger.wrong[0]}"
-    again = Counter((e["run"], e["call"]) for e in events if e["type"] == "doubt.settled" and e["outcome"] == "rerun")
-    asked = {(e["run"], e["call"]) for e in events if e["type"] == "tool.started" and e["tool"] == "ask"}
+    keys: dict[CallId, Key] = {}
+    again: Counter[Key] = Counter()
+    asked: set[Key] = set()
+    for event in events:
+        if event["type"] == "tool.started":
+            key = keys[id_of(event)] = key_of(event)
+            if event["tool"] == "ask":
+                asked.add(key)
+        elif event["type"] == "doubt.settled" and event["outcome"] == "rerun":
+            again[keys[id_of(event)]] += 1
     for call in asked:
         assert ledger.begun[call] <= 1 + again[call], f"P6: {call} was run again, and nobody said so"
 
 
-def _decided_once(world: World, events: list[Json]) -> None:
-    """An approval is decided once; what needs one begins only after it was given."""
-    asked = Counter((e["run"], e["call"]) for e in events if e["type"] == "approval.requested")
-    decided = Counter((e["run"], e["call"]) for e in events if e["type"] == "approval.decided")
+def _decided_once(events: list[Json]) -> None:
+    """An approval is decided once; exactly what was approved runs, unless it was stopped before it began."""
+    asked = Counter(id_of(e) for e in events if e["type"] == "approval.requested")
+    decided = Counter(id_of(e) for e in events if e["type"] == "approval.decided")
     assert asked == decided, f"each approval has one decision: {asked - decided} {decided - asked}"
-    given = {(e["run"], e["call"]) for e in events if e["type"] == "approval.decided" and e["decision"] == "approved"}
-    guarded = {(e["run"], e["call"]) for e in events if e["type"] == "tool.started" and e["tool"] == "guarded"}
+    given = {id_of(e) for e in events if e["type"] == "approval.decided" and e["decision"] == "approved"}
+    guarded = {id_of(e) for e in events if e["type"] == "tool.started" and e["tool"] in GUARDED}
     assert guarded <= given, f"nobody approved {guarded - given}"
+    stopped = {id_of(e) for e in events if e["type"] == "tool.failed" and e["error"]["kind"] != "denied"}
+    assert given <= guarded | stopped, f"approved, and never begun: {given - guarded - stopped}"
+
+
+def _as_people_said(world: World, events: list[Json]) -> None:
+    """Who decided what is what somebody said about this very call, in a command or in an object that he returned."""
+    said: dict[str, Sent] = {}
+    answers: set[tuple[str, tuple[str, ...], str]] = set()
+    here: World | None = world
+    while here is not None:
+        said |= {str(sent.command["id"]): sent for sent in here.sent}
+        answers |= {answer for returned in here.returned if not returned.changed for answer in returned.answers}
+        here = here.before
+    kinds = {"approve": "approved", "deny": "denied"}
+    for event in events:
+        if event["type"] not in ("approval.decided", "doubt.settled"):
+            continue
+        run, path, call = id_of(event)
+        if event.get("decision") in ("expired", "cancelled"):
+            continue
+        cause = event.get("cause", "")
+        if cause.startswith("continuation-"):
+            assert (run, (*path, call), event["decision"]) in answers, f"no object said so: {event}"
+            continue
+        assert cause in said, f"nobody said so: {event}"
+        sent = said[cause]
+        assert (sent.command["run"], sent.command["call"], sent.by) == (run, [*path, call], event["by"]), (
+            f"{event}: {sent}"
+        )
+        wanted = sent.command.get("outcome", kinds.get(sent.command["type"]))
+        assert wanted == event.get("outcome", event.get("decision")), f"{event}: {sent}"
+
+
+def _objects(world: World, events: list[Json]) -> None:
+    """The same object twice changes nothing; what was changed is refused; what was taken goes on elsewhere only."""
+    for returned in world.returned:
+        assert not (returned.changed and returned.accepted), f"a changed object was accepted: {returned.object}"
+        assert len({(put.conversation, put.run) for put in returned.accepted}) <= 1, f"two places: {returned.accepted}"
+        fresh = [put for put in returned.accepted if not put.duplicate]
+        assert len(fresh) <= 1, f"the same object was put back twice: {returned.accepted}"
+    ends = {event["run"]: event["type"] for event in events if event["type"] in TERMINAL}
+    if world.taken is not None:
+        ours = world.taken["holdfast"]
+        run = ours["run"]
+        assert ends[run] == "run.moved", f"a taken run goes on here: {ends[run]}"
+        for returned in world.returned:
+            gone = returned.object["holdfast"]
+            back = gone["taken"] and gone["log"] == ours["log"]
+            assert not (back and returned.accepted), f"a taken run was taken back: {returned.accepted}"
+    if world.before is not None and world.before.taken is not None:
+        through = world.before.taken["holdfast"]["seq"]
+        known = {int(event["seq"]): event for event in events}
+        for seq, text in world.before.clients[0].seen.items():
+            told = msgspec.json.decode(text)
+            if seq <= through and owner_of(decode(text)) is None and told["type"] != "archive.flushed":
+                assert known.get(seq) == told, f"P4: {told} did not come along"
+
+
+def id_of(event: Json) -> CallId:
+    """A call by its address."""
+    return event["run"], tuple(event.get("path", ())), event["call"]
 
 
 def _asked_and_answered(world: World, events: list[Json]) -> None:
@@ -128,17 +203,20 @@ def _asked_and_answered(world: World, events: list[Json]) -> None:
 
 
 def _crash_loops(world: World, events: list[Json]) -> None:
-    """The guard of SEMANTICS.md §1 counts crashes without progress in between, and no drains."""
-    crashes, running, drained = 0, False, False
+    """The guard of SEMANTICS.md §1 counts crashes without progress in between, and no drains.
+
+    It looks when a new owner comes; the results with which it closes a run are no progress.
+    """
+    crashes, found, running, drained = 0, 0, False, False
     for event in events:
         match event["type"]:
             case "run.started" | "run.resumed":
                 running, crashes = True, crashes if event["type"] == "run.resumed" else 0
-            case "run.suspended" | "run.completed" | "run.cancelled":
+            case "run.suspended" | "run.completed" | "run.cancelled" | "run.moved":
                 running = False
             case "actor.activated":
                 crashes += running and not drained
-                drained = False
+                found, drained = crashes, False
             case "actor.drained":
                 drained = True
             case "model.replied" | "tool.returned" | "tool.failed":
@@ -146,7 +224,7 @@ def _crash_loops(world: World, events: list[Json]) -> None:
             case "run.failed":
                 running = False
                 looped = event["error"]["kind"] == "crash_loop"
-                assert not looped or crashes >= world.twists.crashes_max, f"{crashes} crashes are no loop: {event}"
+                assert not looped or found >= world.twists.crashes_max, f"{found} crashes are no loop: {event}"
 
 
 async def _archived(world: World, events: list[Json]) -> None:

@@ -10,14 +10,13 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from app.actor.directory import Directory
 from app.core.codec import to_json
 from app.core.commands import ClientCommand
-from app.core.decide import Decision
 from app.core.errors import Rejected
 from app.store.event_log import Unavailable
 from app.web.access import Principal
@@ -26,14 +25,16 @@ from app.wire.frames import Limits
 from app.wire.inbound import Ear
 from tests.simulation.screen import Screen, piece_of, superseded_by
 
+T = TypeVar("T")
 Json = dict[str, Any]
 
 
 @dataclass
 class Sent:
-    """A command and every answer that anybody got for it."""
+    """A command, who says it, and every answer that anybody got for it."""
 
     command: Json
+    by: str = "owner"
     accepted: list[tuple[int, bool]] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
 
@@ -171,7 +172,7 @@ async def send_until_heard(
         assert isinstance(said, ClientCommand), said
         now = timeline()
         try:
-            decision = await _lossy(directory().submit(conversation, said, "owner"), chance)
+            decision = await lossy(directory().submit(conversation, said, sent.by), chance)
         except (TimeoutError, ConnectionError, Unavailable, KeyError):
             await asyncio.sleep(chance.random())
             continue
@@ -184,7 +185,7 @@ async def send_until_heard(
             sent.accepted.append((decision.seq, decision.duplicate))
 
 
-async def _lossy(answer: Awaitable[Decision], chance: random.Random) -> Decision:
+async def lossy(answer: Awaitable[T], chance: random.Random) -> T:
     """The answer, unless the socket is lost before it comes."""
     async with asyncio.timeout(chance.choice([0.05, 5, 5, 30])):
         result = await answer

@@ -15,7 +15,6 @@ import msgspec
 
 from app.agent.model import Delta, Finished, ReasoningDelta, Request, TextDelta
 from app.core.events import Call, Usage
-from tests.core.test_properties import check_strict
 from tests.simulation.agents import RandomModel
 from tests.simulation.disk import Faults, Power
 from tests.simulation.people import Json, Sent
@@ -34,11 +33,7 @@ class ScriptedModel(RandomModel):
     """What it says follows from the messages alone."""
 
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
-        try:
-            check_strict(request.messages)
-        except AssertionError:
-            self.violations.append(request)
-        self.calls += 1
+        self.hear(request)
         prompt, step = _place(request.messages)
         yield ReasoningDelta("hm ")
         said = ""
@@ -69,7 +64,7 @@ class Reference(World):
 
     def __init__(self, boundary: int | None = None, step: int | None = None, again: int | None = None) -> None:
         super().__init__(SEED, Faults())
-        self.model = ScriptedModel(random.Random(SEED))
+        self.model = ScriptedModel(random.Random(SEED), self.ledger.numbers)
         self.boundaries = 0
         self.steps = 0
         self._boundary = {boundary, None if again is None or boundary is None else boundary + again}
@@ -130,7 +125,7 @@ class Reference(World):
             elif event["type"] == "tool.started" and event["run"] in started[1:2]:
                 wanted.append(("wait", {"type": "prompt", "text": "Once more."}))
                 wanted.append(("stop", {"type": "cancel"}))
-            elif answers := decisions(event, random.Random(0)):
+            elif answers := decisions(event, random.Random(0), self.ledger.numbers):
                 wanted.append((f"decide-{event['run']}-{event['call']}-{event['type']}", answers[0]))
         if ended:
             wanted.append(("again", {"type": "prompt", "text": "Again."}))

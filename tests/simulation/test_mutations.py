@@ -14,6 +14,7 @@ import pytest
 from app.core.commands import Activate, ModelCall, ToolCall, Wake
 from app.core.plan import plan
 from tests.core import world as core
+from tests.core.test_properties import DEEP_RULES
 from tests.simulation.mutations import MUTATIONS, PURE, Mutation
 from tests.simulation.test_simulation import play
 
@@ -36,7 +37,7 @@ def caught(mutation: Mutation, seed: int) -> str | None:
 
 def play_pure(seed: int) -> None:
     """A world of the pure floor: what was in flight when a new owner took over reports in vain."""
-    world = core.World(random.Random(seed))
+    world = core.World(random.Random(seed), DEEP_RULES)
     for number in range(120):
         world.step()
         if number % 10:

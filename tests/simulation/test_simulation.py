@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import random
+from dataclasses import replace
 
 import pytest
 
 from tests.simulation import clock
 from tests.simulation.check import check
 from tests.simulation.disk import Faults
-from tests.simulation.world import Twists, World
+from tests.simulation.world import Terms, Twists, World
 
 BATCH = 25
+SERVERS_MAX = 3
+WORLDS_APART = 1_000_000
+"""A run that goes on elsewhere goes on in the world so many seeds further."""
 
 
 def faults_of(seed: int) -> Faults:
@@ -47,13 +51,45 @@ def twists_of(seed: int) -> Twists:
     )
 
 
-def play(seed: int, twists: Twists | None = None) -> World:
-    """Plays one world to its end and checks it; with the seed's own twists unless others are given."""
-    world = World(seed, faults_of(seed), twists or twists_of(seed))
+def terms_of(seed: int) -> Terms:
+    """Half of the worlds have agents inside agents; each limit is in force in some."""
+    chance = random.Random(f"terms {seed}")
+    objects = chance.random() < 0.35
+    return Terms(
+        depth=chance.choice([1, 1, 1, 2, 2, 3]),
+        asking=chance.random() < 0.3,
+        stern=chance.random() < 0.2,
+        steps_max=chance.choice([12, 12, 12, 5]),
+        tokens_max=chance.choice([None, None, None, None, 60]),
+        turns=chance.choice([None, None, None, None, 3]),
+        slice_ms=chance.choice([None, None, None, 2_000]),
+        retry_ms=chance.choice([20_000, 20_000, 1_500]),
+        objects=objects,
+        moves=objects and chance.random() < 0.35,
+    )
+
+
+def play(seed: int, twists: Twists | None = None, terms: Terms | None = None) -> World:
+    """Plays one world to its end and checks it; with the seed's own twists and terms unless others are given.
+
+    A run that was taken away goes on in a world of its own, with the same people, model and tools.
+    """
+    twists, terms = twists or twists_of(seed), terms or terms_of(seed)
+    if twists.old_disk:  # an older disk holds the run that was taken from it, and goes on with it
+        terms = replace(terms, moves=False)
+    world = World(seed, faults_of(seed), twists, terms)
 
     async def story() -> None:
+        nonlocal world
         await world.run()
         await check(world)
+        while world.taken is not None:
+            await world.close()
+            again = seed + WORLDS_APART * len(world.name)
+            here = replace(world.terms, moves=len(world.name) < SERVERS_MAX)
+            world = World(again, faults_of(again), world.twists, here, before=world)
+            await world.run()
+            await check(world)
 
     try:
         clock.run(story())

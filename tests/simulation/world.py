@@ -11,8 +11,9 @@ import copy
 import itertools
 import logging
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -20,6 +21,7 @@ import msgspec
 
 from app.actor.directory import Directory
 from app.actor.listing import Listing
+from app.actor.moving import Moving
 from app.actor.surroundings import Surroundings
 from app.core.catalogue import Rules
 from app.core.errors import Rejected
@@ -27,13 +29,18 @@ from app.store.archive import Flush
 from app.store.event_log import Unavailable
 from app.web.follow import Follower
 from app.wire.frames import Limits
-from tests.simulation.agents import Ledger, RandomModel, make_agent
+from tests.simulation.agents import SUB_AGENTS, TROUBLE, Key, Ledger, RandomModel, make_agent
 from tests.simulation.disk import Disk, Faults, FaultyStore, Power
-from tests.simulation.people import Client, Json, Sent, send_until_heard
+from tests.simulation.objects import Returned, answered, return_until_heard, tampered, travelled
+from tests.simulation.people import Client, Json, Sent, lossy, send_until_heard
 
 BEGAN_MS = 1_760_000_000_000
 TROUBLE_SECONDS = 30.0
 PEACE_ROUNDS = 600
+PEOPLE = ("owner", "ann", "bea")
+MORE_STEPS = 200
+"""The ceiling under which a patient person resumes a run."""
+SECRET = b"what all servers of a world share"
 WORLD_SECONDS = 2_000
 SILENCE_SECONDS = 10.0
 """A tool that was given up may still say what it did."""
@@ -58,29 +65,54 @@ class Twists:
     crashes_max: int = 1_000
 
 
+@dataclass(frozen=True)
+class Terms:
+    """How deep the agents of a world stand inside each other, and the limits under which its runs go.
+
+    `asking`: models call mostly sub-agents and what needs approval. `stern`: a denial inside a sub-agent ends the run.
+    `objects`: people export suspended runs and return them; `moves`: they also take one to another server.
+    """
+
+    depth: int = 1
+    asking: bool = False
+    stern: bool = False
+    steps_max: int = 12
+    tokens_max: int | None = None
+    turns: int | None = None
+    slice_ms: int | None = None
+    retry_ms: int = 20_000
+    objects: bool = False
+    moves: bool = False
+
+
 @dataclass
 class Copy:
     """An older copy of the disk, with what had happened outside and been heard by then."""
 
     disk: Disk
-    begun: dict[tuple[str, str], int]
-    never: set[tuple[str, str]]
-    started: set[tuple[str, str]]
+    begun: dict[Key, int]
+    never: set[Key]
+    started: set[Key]
     ended: set[str]
+    parked: set[str]
     calls: int
     heard: list[int]
 
 
 @dataclass
 class World:
-    """Everything that the checks look at afterwards."""
+    """Everything that the checks look at afterwards. `before`: the world from whose server a run came."""
 
     seed: int
     faults: Faults
     twists: Twists = field(default_factory=Twists)
+    terms: Terms = field(default_factory=Terms)
+    before: World | None = None
     disk: Disk = field(default_factory=Disk)
     ledger: Ledger = field(default_factory=Ledger)
     sent: list[Sent] = field(default_factory=list)
+    returned: list[Returned] = field(default_factory=list)
+    taken: Json | None = None
     clients: list[Client] = field(default_factory=list)
     conversation: str = ""
     starts: int = 0
@@ -90,8 +122,12 @@ class World:
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
-        self.model = RandomModel(random.Random(self.seed + 1))
-        self.agent = make_agent(random.Random(self.seed + 2), self.ledger)
+        if self.before is None:
+            terms = self.terms
+            self.model = RandomModel(random.Random(self.seed + 1), self.ledger.numbers, asking=terms.asking)
+            self.agent = make_agent(random.Random(self.seed + 2), self.ledger, terms.depth, stern=terms.stern)
+        else:
+            self._arrive(self.before)
         self.extra = random.Random(self.seed + 3)
         self.clients = [
             Client("quick reader", random.Random(self.seed + 10), self._head),
@@ -109,6 +145,22 @@ class World:
         self._talking: set[asyncio.Task[Any]] = set()
         self.over = False
         self.errors: list[logging.LogRecord] = []
+
+    def _arrive(self, before: World) -> None:
+        """The model, the tools and what they did are the same on every server; a run that was taken goes on."""
+        assert before.taken is not None
+        self.model, self.agent, self.ledger = before.model, before.agent, before.ledger
+        self.model.trouble = TROUBLE
+        ours = before.taken["holdfast"]
+        self.model.calls = sum('"type":"step.started"' in text for text in ours["events"])
+        self.ledger.ended.discard(ours["run"])
+        self.ledger.parked.add(ours["run"])
+        self.returned.append(Returned(answered(before.taken, self.chance)))
+
+    @property
+    def name(self) -> str:
+        """What the ids of this world's commands begin with: a log that goes on elsewhere knows those of before."""
+        return "c" if self.before is None else f"{self.before.name}c"
 
     def _head(self) -> int:
         return self.disk.head(self.conversation)
@@ -133,8 +185,11 @@ class World:
         rules = Rules(
             agents={"sim": self.agent},
             model="random",
-            steps_max=12,
-            retry_ms=20_000,
+            steps_max=self.terms.steps_max,
+            tokens_max=self.terms.tokens_max,
+            turns=self.terms.turns,
+            slice_ms=self.terms.slice_ms,
+            retry_ms=self.terms.retry_ms,
             crashes_max=self.twists.crashes_max,
         )
         around = Surroundings(
@@ -144,7 +199,7 @@ class World:
             model=self.model,
             rules=lambda: replace(rules, draining=directory.draining),
             clock=self._clock,
-            fresh=lambda: f"i{next(self._ids)}",
+            fresh=lambda: f"{self.name[1:]}i{next(self._ids)}",
             chance=chance.random,
             runs=asyncio.Semaphore(4),
             tools=asyncio.Semaphore(8),
@@ -154,6 +209,7 @@ class World:
             frame_bytes_max=chance.choice([1_024, 4_096, 262_144]),
         )
         self.directory = directory = Directory(around, Listing())
+        self.moving = Moving(directory, store[0], rules, SECRET)  # type: ignore[arg-type]
         before = await self.disk.log.head(self.conversation) if self.conversation else None
         await directory.start()
         if before is not None and not before.deleted:
@@ -182,6 +238,7 @@ class World:
             power.fail()
         for _ in range(100):
             dead = [task for task in asyncio.all_tasks() if task not in self._ours]
+            dead.sort(key=lambda task: (len(task.get_name()), task.get_name()))  # a set has another order each time
             if not dead:
                 return
             for task in dead:
@@ -203,7 +260,10 @@ class World:
         handler.emit = self.errors.append  # type: ignore[assignment, method-assign]
         logging.getLogger("app").addHandler(handler)
         try:
-            with mock.patch("app.actor.feed.FEED_BYTES_MAX", self.twists.feed_bytes):
+            with (
+                mock.patch("app.actor.feed.FEED_BYTES_MAX", self.twists.feed_bytes),
+                mock.patch("app.actor.tool_effect.time", SimpleNamespace(monotonic=asyncio.get_running_loop().time)),
+            ):
                 async with asyncio.timeout(WORLD_SECONDS):
                     await self._story()
         except TimeoutError:
@@ -222,6 +282,8 @@ class World:
             await self._create()
         reading = [self._spawn(self._read(client)) for client in self.clients]
         people = [self._spawn(self._talk()), self._spawn(self._copy())]
+        if self.terms.objects:
+            people.append(self._spawn(self._hand_round()))
         if self.twists.deletion:
             people.append(self._spawn(self._delete()))
         await asyncio.sleep(TROUBLE_SECONDS)
@@ -234,15 +296,27 @@ class World:
         self.over = True
         await asyncio.gather(*reading)
 
+    async def close(self) -> None:
+        """The last process ends."""
+        await self._reap()
+
     async def _create(self) -> None:
         """The same creation until its answer is heard: one conversation all the same."""
         try:
             async with asyncio.timeout(2):
-                created = await self.directory.create(
-                    owner="owner", agent="sim", title="", prompt="Begin.", id="the-creation"
-                )
+                if self.returned:
+                    created = await self.moving.put_back(self.returned[0].object, "owner", force=False)
+                    self.returned[0].accepted.append(created)
+                else:
+                    created = await self.directory.create(
+                        owner="owner", agent="sim", title="", prompt="Begin.", id="the-creation"
+                    )
             self.conversation = created.conversation
-        except (TimeoutError, Unavailable, Rejected):
+        except Rejected as refusal:
+            if refusal.code == "already_closed":  # an approval in it has expired on the way: it goes on all the same
+                self.conversation = await self.disk.log.find_run(self.returned[0].run) or ""
+            await asyncio.sleep(0.5)
+        except (TimeoutError, Unavailable):
             await asyncio.sleep(0.5)
 
     async def _kill(self) -> None:
@@ -311,6 +385,7 @@ class World:
                         never=set(ledger.never),
                         started=set(ledger.started),
                         ended=set(ledger.ended),
+                        parked=set(ledger.parked),
                         calls=self.model.calls,
                         heard=[len(sent.accepted) for sent in self.sent],
                     )
@@ -324,7 +399,8 @@ class World:
         ledger = self.ledger
         ledger.begun.clear()
         ledger.begun.update(old.begun)
-        ledger.never, ledger.started, ledger.ended = set(old.never), set(old.started), set(old.ended)
+        ledger.never, ledger.started = set(old.never), set(old.started)
+        ledger.ended, ledger.parked = set(old.ended), set(old.parked)
         self.model.calls = old.calls
         for number, sent in enumerate(self.sent):
             del sent.accepted[old.heard[number] if number < len(old.heard) else 0 :]
@@ -377,13 +453,16 @@ class World:
             lambda: self.directory, self.conversation, sent, self.chance, timeline=lambda: self.timeline
         )
 
+    def _say(self, id: str, command: Json) -> None:
+        sent = Sent({"id": f"{self.name}-{id}", **command}, self.extra.choice(PEOPLE))
+        self._talking.add(self._spawn(self._send(sent)))
+
     async def _talk(self) -> None:
         """People say all kinds of things at all kinds of times."""
         while not self.peace.is_set():
             await asyncio.sleep(self.chance.expovariate(1 / 1.5))
             client = self.chance.choice(self.clients)
-            command = self.chance.choice(self._ideas(client))
-            self._talking.add(self._spawn(self._send(Sent({"id": f"c{len(self.sent)}", **command}))))
+            self._say(str(len(self.sent)), self.chance.choice(self._ideas(client)))
 
     def _ideas(self, client: Client) -> list[Json]:
         """What somebody might say who saw what this client saw."""
@@ -395,11 +474,36 @@ class World:
             {"type": "hint", "text": "Now!", "interrupt": True},
             {"type": "cancel"},
             {"type": "rename", "title": "A title"},
+            {"type": "suspend"},
         ]
         ideas += [{"type": "withdraw", "target": message} for message in said[-2:]]
+        course = [event for event in events if event["type"].startswith("run.")]
+        if course and course[-1]["type"] == "run.suspended":
+            ideas += [{"type": "resume"}, {"type": "resume", "run": course[-1]["run"], "steps": MORE_STEPS}] * 2
         for event in events[-40:]:
-            ideas += decisions(event, self.chance) * 4
+            ideas += decisions(event, self.chance, self.ledger.numbers) * 4
         return ideas
+
+    async def _hand_round(self) -> None:
+        """People export the run whenever it is suspended, answer what it asks, and return it, sooner or later."""
+        while not self.peace.is_set():
+            await asyncio.sleep(self.extra.expovariate(1 / 3))
+            taking = self.terms.moves and self.taken is None and self.extra.random() < 0.5
+            try:
+                if taking:
+                    object = travelled(await lossy(self.moving.take(self.conversation, "ann"), self.extra))
+                    self.taken = object
+                else:
+                    object = travelled(await lossy(self.moving.export(self.conversation), self.extra))
+            except (TimeoutError, ConnectionError, Unavailable, Rejected, KeyError):
+                continue
+            changed = not taking and self.extra.random() < 0.15
+            self._hand_in(Returned((tampered if changed else answered)(object, self.extra), changed))
+
+    def _hand_in(self, returned: Returned) -> None:
+        self.returned.append(returned)
+        back = return_until_heard(lambda: self.moving, returned, self.extra, timeline=lambda: self.timeline)
+        self._talking.add(self._spawn(back))
 
     async def _come_to_rest(self) -> None:
         """P5: a patient person decides all that is open, until nothing is going on and the archive is written."""
@@ -416,11 +520,12 @@ class World:
                     waiting = await self.directory.ask(self.conversation, open_events)
             except (TimeoutError, Unavailable):
                 continue
-            ideas = [self.chance.choice(decisions(event, self.chance)) for event in waiting]
+            ideas = [self.chance.choice(decisions(event, self.chance, self.ledger.numbers)) for event in waiting]
             if item.status == "suspended":
-                ideas.append({"type": "cancel"})
+                ideas.append(self.chance.choice([{"type": "cancel"}, {"type": "resume", "steps": MORE_STEPS}]))
             for idea in ideas:
-                await self._send(Sent({"id": f"peace{number}-{len(self.sent)}", **idea}))
+                sent = Sent({"id": f"{self.name}-peace{number}-{len(self.sent)}", **idea}, self.extra.choice(PEOPLE))
+                await self._send(sent)
             await asyncio.sleep(1)
         raise AssertionError(f"after {PEACE_ROUNDS} s of peace the conversation is still {item.status}: {item}")
 
@@ -431,15 +536,16 @@ def open_events(state: Any) -> list[Json]:
     return [msgspec.to_builtins(event) for _, call in calls for event in (call.approval, call.doubt) if event]
 
 
-def decisions(event: Json, chance: random.Random) -> list[Json]:
-    """The ways in which a person may answer an event."""
+def decisions(event: Json, chance: random.Random, numbers: Iterator[int]) -> list[Json]:
+    """The ways in which a person may answer an event. Whoever edits arguments uses a number that nobody used."""
     where = {"run": event.get("run"), "call": [*event.get("path", []), event.get("call")]}
     match event["type"]:
         case "approval.requested":
             bound = {**where, "digest": event["digest"]}
+            edited = {"prompt": f"Task {next(numbers)}."} if event["tool"] in SUB_AGENTS else {"n": next(numbers)}
             return [
                 {"type": "approve", **bound},
-                {"type": "approve", **bound, "arguments": {"n": 7}},
+                {"type": "approve", **bound, "arguments": edited},
                 {"type": "deny", **bound, "reason": "not today"},
             ]
         case "doubt.raised":
