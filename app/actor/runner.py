@@ -33,10 +33,8 @@ from app.core.commands import (
     ToolEnded,
 )
 from app.core.events import Failure
-from app.core.follow import model_name
 from app.core.plan import Plan
 from app.core.state import State
-from app.core.transcript import messages, tools
 
 logger = logging.getLogger(__name__)
 
@@ -121,22 +119,13 @@ class Runner:
     def _effect(self, effect: Effect, state: State) -> Doing:
         match effect:
             case ModelCall():
-                return partial(self._model_call, effect, self._request(effect, state))
+                return partial(self._model_call, effect, _request(effect, state))
             case ToolCall():
                 return self._tool_call(effect, state)
             case Admission():
                 return partial(self._admission, effect)
             case ArchiveFlush():
                 return partial(self._archive_flush, effect, due(self._conversation, state))
-
-    def _request(self, effect: ModelCall, state: State) -> Request:
-        rules = self._around.rules()
-        assert state.run is not None
-        return Request(
-            model=model_name(state.run.levels[effect.path], rules),
-            messages=messages(state, effect.path, rules),
-            tools=tools(state, effect.path, rules),
-        )
 
     async def _take_place(self) -> None:
         """One place for the whole run, however many of its levels ask for it at once."""
@@ -176,3 +165,11 @@ class Runner:
         flush = await until_stored(lambda: collect(self._around.log, self._conversation, due))
         await until_stored(lambda: self._around.archive.flush(flush))
         await self._submit(Flushed(effect, flush.through))
+
+
+def _request(effect: ModelCall, state: State) -> Request:
+    """What this attempt asks: the very request that its `step.started` has the digest of."""
+    assert state.run is not None
+    request = state.run.levels[effect.path].request
+    assert request is not None
+    return request

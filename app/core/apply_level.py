@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.core import events as e
+from app.core.codec import hashed
 from app.core.events import Event, Usage
 from app.core.state import Decided, Level, OpenCall, Run, State, Words
 
@@ -52,6 +53,8 @@ def _step_started(state: State, run: Run, level: Level, event: e.StepStarted) ->
     level.step, level.attempt, level.asking = event.step, event.attempt, True
     level.text, level.text_length, level.reasoning, level.reasoning_length = [], 0, [], 0
     level.reply, level.batch, level.retry_at = None, {}, None
+    if event.described is not None:
+        state.described[level.place] = hashed(event.described)
     if not event.path:
         run.interrupt_seq = None
     run.steps += event.attempt == 1
@@ -62,7 +65,7 @@ def _step_started(state: State, run: Run, level: Level, event: e.StepStarted) ->
 
 
 def _replied(run: Run, level: Level, event: e.ModelReplied) -> None:
-    level.asking, level.reply, level.trouble_since = False, event, None
+    level.asking, level.request, level.reply, level.trouble_since = False, None, event, None
     level.history.append(event)
     level.batch = {call.call: OpenCall(call.call, call.tool, call.arguments, call.kept) for call in event.calls}
     level.ids.update(level.batch)
@@ -79,7 +82,7 @@ def _replied(run: Run, level: Level, event: e.ModelReplied) -> None:
 
 
 def _attempt_over(level: Level, event: e.ModelInterrupted | e.ModelFailed) -> None:
-    level.asking, level.retry_at = False, event.retry_at
+    level.asking, level.request, level.retry_at = False, None, event.retry_at
     if isinstance(event, e.ModelInterrupted) and event.reason in ("cancel", "hint") and event.text:
         level.history.append(event)
     if event.retry_at is not None and level.trouble_since is None:

@@ -37,6 +37,9 @@ RETRY_DELAY_MS_MAX = 30_000
 RETRY_FLOOR_MS = 100
 """No retry comes sooner: a provider that says 0 is not asked in a hot loop."""
 
+DESCRIPTION_BYTES_MAX = 400_000
+"""Encoded bytes of an agent's instructions and tools: they fit the event that describes it."""
+
 DEPTH_MAX = 8
 """Sub-agents inside each other."""
 

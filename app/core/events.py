@@ -57,6 +57,15 @@ class Usage(msgspec.Struct, kw_only=True, omit_defaults=True):
     estimated: bool = False
 
 
+class Description(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """An agent as its model calls depend on it. `tools`: the schemas of its own tools, in its order."""
+
+    agent: str
+    instructions: str
+    tools: list[Json]
+    model: str | None = None
+
+
 # --- the conversation and its owner
 
 
@@ -143,9 +152,13 @@ class RunStarted(Event, tag="run.started"):
 
 
 class StepStarted(Event, tag="step.started"):
+    """`request`: digest of what the model is sent. `described`: the agent, where it is not as this log last said."""
+
     step: int
     attempt: int
     model: str
+    request: str | None = None
+    described: Description | None = None
 
 
 class ReasoningStreamed(Event, tag="reasoning.streamed"):

@@ -16,6 +16,7 @@ from app.core.catalogue import Rules
 from app.core.endings import close, denied, fail, given_up
 from app.core.events import Failure, Path
 from app.core.ledger import Ledger
+from app.core.request import begin_attempt
 from app.core.state import Level, OpenCall, Run, Words
 
 
@@ -70,7 +71,7 @@ def _boundary(ledger: Ledger, run: Run, path: Path, level: Level, rules: Rules) 
     step, attempt = (level.step, level.attempt + 1) if again else (level.step + 1, 1)
     for words in hints:
         ledger.emit(e.HintApplied(run=run.run, message=words.message, step=step))
-    ledger.emit(e.StepStarted(run=run.run, path=path, step=step, attempt=attempt, model=model_name(level, rules)))
+    begin_attempt(ledger, run.run, path, (step, attempt), model_name(level, rules), rules)
     return True
 
 

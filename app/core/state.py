@@ -58,6 +58,15 @@ class OpenCall:
         return not self.ended and self.started is not None and self.doubt is None and self.agent is None
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One model call: Chat Completions messages and tools, as core/transcript builds them."""
+
+    model: str
+    messages: list[Json]
+    tools: list[Json] = field(default_factory=list)
+
+
 HistoryItem = Words | e.ModelReplied | e.ModelInterrupted | e.ApprovalDecided | e.ToolReturned | e.ToolFailed
 
 
@@ -65,7 +74,8 @@ HistoryItem = Words | e.ModelReplied | e.ModelInterrupted | e.ApprovalDecided | 
 class Level:
     """The run of one agent inside a run. `step` and `attempt` count from 1; `asking`: the attempt is open.
 
-    `root` is the run's agent, `via` the names of the tools through which this level was opened.
+    `root` is the run's agent, `via` the names of the tools through which this level was opened. `request`: what the
+    open attempt asks, for the owner that began it; the log has its digest only, so it is no part of equality.
     """
 
     root: str
@@ -75,6 +85,7 @@ class Level:
     step: int = 0
     attempt: int = 0
     asking: bool = False
+    request: Request | None = field(default=None, compare=False, repr=False)
     text: list[str] = field(default_factory=list)
     text_length: int = 0
     reasoning: list[str] = field(default_factory=list)
@@ -86,6 +97,11 @@ class Level:
     trouble_since: int | None = None
     bad_steps: int = 0
     bad_step: int = 0
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where its agent stands among the agents: names may repeat, places do not."""
+        return (self.root, *self.via)
 
     @property
     def open_calls(self) -> list[OpenCall]:
@@ -190,6 +206,7 @@ class State:
     decisions: dict[CallId, Decided] = field(default_factory=dict)
     given_up: set[CallId] = field(default_factory=set)
     always: set[tuple[str, ...]] = field(default_factory=set)  # a tool, by the names that lead to it
+    described: dict[tuple[str, ...], str] = field(default_factory=dict)  # place of an agent → digest of its description
     notes: list[e.NoteSaved] = field(default_factory=list)
     runs: dict[str, RunRecord] = field(default_factory=dict)
     flushed: int = 0
