@@ -3,5 +3,6 @@
 from app.agent.agents import Agent
 from app.agent.context import Cancelled, ToolContext
 from app.agent.tools import Tool, tool
+from app.core.continuation_value import Continuation
 
-__all__ = ["Agent", "Cancelled", "Tool", "ToolContext", "tool"]
+__all__ = ["Agent", "Cancelled", "Continuation", "Tool", "ToolContext", "tool"]

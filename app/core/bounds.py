@@ -21,6 +21,9 @@ EVENT_BYTES_MAX = 900_000
 FRAME_BYTES_MAX = 1_000_000
 """Encoded bytes of an event, and of a frame to the client."""
 
+CONTINUATION_BYTES_MAX = 16_777_216
+"""Encoded bytes of a continuation that leaves: the whole log is in it, and what is kept beside the log."""
+
 CLIENT_FRAME_BYTES_MAX = 262_144
 JSON_DEPTH_MAX = 32
 

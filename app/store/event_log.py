@@ -90,6 +90,7 @@ class Append:
     item        the new list item, None = unchanged
     runs        ids of runs that started here (found again by `find_run`)
     creation    the creation's idempotency key, for the first append of a log only
+    kept        texts that are kept from the start, by name, for the first append of a log only
     """
 
     conversation: str
@@ -100,6 +101,7 @@ class Append:
     item: Item | None = None
     runs: tuple[str, ...] = ()
     creation: str | None = None
+    kept: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,9 @@ class EventLog(Protocol):
 
     async def kept(self, conversation: str, ref: str) -> str | None:
         """A kept text, or None."""
+
+    async def kept_refs(self, conversation: str) -> list[str]:
+        """The names of all kept texts, in their order."""
 
     async def writable(self) -> bool:
         """Whether an append would be taken right now (the store answers and is not full, read-only or quarantined)."""

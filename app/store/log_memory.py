@@ -81,7 +81,7 @@ class MemoryLog:
         assert append.item is not None
         if creation is not None:
             self._creations[creation] = append.conversation, append.runs[0] if append.runs else None
-        created = _Conversation(log, append.epoch, append.item, creation)
+        created = _Conversation(log, append.epoch, append.item, creation, kept=dict(append.kept))
         created.take(append)
         self._conversations[append.conversation] = created
         self._start_runs(append)
@@ -177,6 +177,9 @@ class MemoryLog:
 
     async def kept(self, conversation: str, ref: str) -> str | None:
         return self._conversations[conversation].kept.get(ref)
+
+    async def kept_refs(self, conversation: str) -> list[str]:
+        return sorted(self._conversations[conversation].kept)
 
     async def writable(self) -> bool:
         return True

@@ -5,13 +5,14 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.core.bounds import CONTINUATION_BYTES_MAX
 from app.web import api
 from app.web.access import authorize, principal_of
 from app.web.answers import answer, read_object
 from app.web.context import House
 
-BODY_BYTES_MAX = 33_554_432
-"""An object carries its whole log: 32 MiB."""
+BODY_BYTES_MAX = 4 * CONTINUATION_BYTES_MAX
+"""What left as UTF-8 may come back with every letter escaped, and indented."""
 
 DEPTH_MAX = 96
 """Nesting of JSON: sub-agents stand inside each other."""

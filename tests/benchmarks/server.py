@@ -50,7 +50,9 @@ class Metronome:
 
 
 async def main(store: str, port: int, data: Path, rate: float, seconds: float) -> None:
-    settings = read({"PORT": str(port), "HOLDFAST_DATA": str(data), "HOLDFAST_RUNS_MAX": "10000"})
+    settings = read(
+        {"PORT": str(port), "HOLDFAST_DATA": str(data), "HOLDFAST_RUNS_MAX": "10000", "HOLDFAST_RATE": "1000"}
+    )
     database: Database | None = None
     log: EventLog = MemoryLog()
     archive: Archive = MemoryArchive()
