@@ -22,7 +22,7 @@ from app.core.commands import FromClient
 from app.core.continuation_value import Approval, Continuation
 from app.core.decide import Decision
 from app.core.errors import Rejected
-from app.core.events import Failure
+from app.core.events import Failure, Json
 from app.core.state import State
 from app.main import agents_of, model_of, opened
 from app.settings import read
@@ -58,7 +58,7 @@ class Holdfast:
     """A house to enter with `async with`; what is still running at the end parks, and goes on next time.
 
     `agents`: the first is the default; none = those of the settings. `model`: a model, or the name of one. `data`: the
-    data directory. `settings`: as in the README, by name; the environment is not read, but `os.environ` may be given.
+    data directory. `settings`: as in the README, by name; the environment is not read, but may be handed in here.
     Raises SettingError, ConfigError; on entering Locked, Corrupt, Unavailable. Every method may raise Unavailable.
     """
 
@@ -128,9 +128,7 @@ class Holdfast:
         `timeout` in seconds, then TimeoutError; the run does not notice. Raises Rejected.
         """
         house = self._open
-        conversation = await house.log.find_run(run)
-        if conversation is None:
-            raise Rejected("not_found", "There is no such run.")
+        conversation = await _home(house, run)
         changed = asyncio.Event()
         with _known():
             feed = await house.directory.feed(conversation)
@@ -154,6 +152,12 @@ class Holdfast:
         with _known():
             return Continuation(await self._open.moving.export(conversation))
 
+    async def output(self, run: str) -> Json:
+        """What came of a run, as `GET /api/runs/{run}/output` says it. Raises Rejected."""
+        house = self._open
+        with _known():
+            return await house.moving.output(await _home(house, run), run)
+
     async def take(self, conversation: str) -> Continuation:
         """The same, and the run ends here, so that it can go on elsewhere. Raises Rejected."""
         with _known():
@@ -176,6 +180,14 @@ def _by_name(agents: Iterable[Agent]) -> dict[str, Agent]:
             raise ConfigError(f"There are two agents named {agent.name}.")
         found[agent.name] = agent
     return found
+
+
+async def _home(house: House, run: str) -> str:
+    """The conversation of a run."""
+    conversation = await house.log.find_run(run)
+    if conversation is None:
+        raise Rejected("not_found", "There is no such run.")
+    return conversation
 
 
 def _outcome(conversation: str, run: str, state: State) -> Outcome:

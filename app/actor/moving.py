@@ -22,6 +22,7 @@ from app.core.continuation import (
     check_readable,
     check_tools,
     decisions,
+    ended,
     export,
     is_genuine,
 )
@@ -70,6 +71,27 @@ class Moving:
                 _check_size(len(to_json(found).encode()))
                 return found
         raise Rejected("not_running", "The conversation does not stand still.")
+
+    async def output(self, conversation: str, run: str) -> Json:
+        """What came of a run, in the shape of the field: its continuation, or what it has ended with.
+
+        Raises Rejected not_running for one that is still at work, not_found, and as `export`.
+        """
+
+        def ended_with(state: State) -> Json | str | None:
+            if (record := state.runs.get(run)) is None:
+                return None
+            return record.status if record.finished_at is None else ended(state, record, self.rules)
+
+        found: Json | str | None = await self.directory.ask(conversation, ended_with)
+        match found:
+            case None:
+                raise Rejected("not_found", "There is no such run.")
+            case "running":
+                raise Rejected("not_running", "The run is still at work.")
+            case str():
+                return await self.export(conversation)
+        return found
 
     async def take(self, conversation: str, by: str) -> Json:
         """Ends the run here and gives what goes on elsewhere. Raises as `export`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.core import events as e
 from app.core.codec import hashed
 from app.core.events import Event, Usage
-from app.core.state import Decided, Level, OpenCall, Run, State, Words
+from app.core.state import Decided, DeniedCall, Level, OpenCall, Run, State, Words
 
 FLUSH_STEPS = 20
 """A long run is written to the archive every so many steps."""
@@ -125,6 +125,8 @@ def _approval(state: State, run: Run, level: Level, event: e.ApprovalRequested |
     if event.arguments is not None:
         call.arguments, call.kept = event.arguments, None
         level.history.append(event)  # the model is told
+    if event.decision in ("denied", "expired"):
+        run.denied = DeniedCall(event.path, call.call, call.tool, call.asked)
     if event.always:
         state.always.add((*level.via, call.tool))
     decided = Decided(event.decision, event.by, event.at, event.arguments)

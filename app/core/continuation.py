@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.core.catalogue import Rules
@@ -17,7 +17,7 @@ from app.core.codec import canonical
 from app.core.continuation_value import VERSION, Ours, parse
 from app.core.errors import Rejected
 from app.core.events import Json, Path
-from app.core.state import Level, OpenCall, Run, State
+from app.core.state import Level, OpenCall, Run, RunRecord, State
 from app.core.transcript import messages
 
 
@@ -83,7 +83,11 @@ def _tool_call(state: State, run: Run, path: Path, call: OpenCall, rules: Rules)
 
 
 def _plain_call(call: OpenCall) -> Json:
-    return {"id": call.call, "type": "function", "function": {"name": call.tool, "arguments": call.asked}}
+    return _tool_call_of(call.call, call.tool, call.asked)
+
+
+def _tool_call_of(call: str, tool: str, asked: str) -> Json:
+    return {"id": call, "type": "function", "function": {"name": tool, "arguments": asked}}
 
 
 def _waiting(run: Run) -> list[tuple[Path, OpenCall]]:
@@ -102,6 +106,22 @@ def _approval(run: Run, path: Path, call: OpenCall) -> Json:
         "tool_call": _plain_call(call),
         "approved": None,
     }
+
+
+def ended(state: State, record: RunRecord, rules: Rules) -> Json:
+    """What came of a run that has ended, in the shape of the field: messages, and the result or what was rejected."""
+    of_run = [place for place, item in enumerate(state.history) if item.run == record.run]
+    history = state.history[: of_run[-1] + 1] if of_run else []
+    levels: dict[Path, Level] = {(): Level(record.agent, history)}
+    at_its_end = Run(record.run, record.agent, "", record.started_at, levels, held_since=0, slice_since=0)
+    output: Json = {"messages": messages(replace(state, run=at_its_end), (), rules), "end_reason": record.status}
+    if record.denied is not None:
+        call = record.denied
+        rejected = {**_tool_call_of(call.call, call.tool, call.asked), "path_ids": [*call.path, call.call]}
+        return {**output, "rejected_tool_calls": [rejected], "end_reason": "rejected_tool_calls"}
+    if record.error is not None:
+        return {**output, "error": {"kind": record.error.kind, "message": record.error.message}}
+    return output if record.result is None else {**output, "result": record.result}
 
 
 # --- signed

@@ -117,6 +117,16 @@ class Stop:
     seq: int
 
 
+@dataclass(frozen=True, slots=True)
+class DeniedCall:
+    """A call that no person let run. `asked` is what the model wrote."""
+
+    path: Path
+    call: str
+    tool: str
+    asked: str
+
+
 @dataclass(slots=True)
 class Run:
     """The run that is going on. `held_since` (ms): when it started or was last resumed, after `held_steps`."""
@@ -141,6 +151,7 @@ class Run:
     tokens_max: int | None = None
     steps_max: int | None = None
     crashes: int = 0
+    denied: DeniedCall | None = None  # the newest
     last_message: str = ""
     last_text: str = ""
 
@@ -173,6 +184,7 @@ class RunRecord:
     finished_at: int | None = None
     error: Failure | None = None
     result: str | None = None
+    denied: DeniedCall | None = None  # what ended it, where a denial did
 
 
 @dataclass(frozen=True, slots=True)

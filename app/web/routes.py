@@ -70,6 +70,7 @@ ROUTES = [
     Route("/api/continuations", changing(continuations.put_back), methods=["POST"]),
     Route("/api/runs", api.runs, methods=["GET"]),
     Route("/api/runs/{run}", api.run, methods=["GET"]),
+    Route("/api/runs/{run}/output", continuations.output, methods=["GET"]),
     Route("/api/render", pages.render, methods=["POST"]),
     WebSocketRoute("/ws", socket.list_socket),
     WebSocketRoute("/ws/{conversation}", socket.conversation_socket),

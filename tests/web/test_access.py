@@ -52,6 +52,7 @@ TABLE = {
     "POST /api/continuations": (201, 201, 403, 403),
     "GET /api/runs": (200, 200, 403, 403),
     "GET /api/runs/{run}": (200, 404, 403, 403),
+    "GET /api/runs/{run}/output": (200, 404, 403, 403),
     "POST /api/render": (200, 200, 200, 200),
     "WS /ws": ("live", "live", 4503, 4501),
     "WS /ws/{conversation}": ("live", 4504, 4503, 4501),
@@ -152,6 +153,9 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     made.app = application(house, None, frozenset(), lambda scope: WHO[made.who])
     created = json.loads((await made.http("owner", "POST", "/api/conversations", {"prompt": "Hello"})).body)
     made.conversation, made.run = created["conversation"], created["run"]
+    async with asyncio.timeout(30):
+        while json.loads((await made.http("owner", "GET", f"/api/runs/{made.run}")).body)["status"] == "running":
+            await asyncio.sleep(0.01)
     yield made
     await house.directory.drain(1)
 
