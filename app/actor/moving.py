@@ -34,7 +34,7 @@ from app.core.state import State
 from app.store.event_log import EventLog
 
 TRIES_MAX = 20
-"""How often an export is tried again because the conversation went on meanwhile."""
+"""How often it is tried again because the conversation went on meanwhile: the archive is flushed, a title changes."""
 
 PAGE_BYTES = 1_048_576
 
@@ -70,7 +70,7 @@ class Moving:
             if found is not None:
                 _check_size(len(to_json(found).encode()))
                 return found
-        raise Rejected("not_running", "The conversation does not stand still.")
+        raise _restless()
 
     async def output(self, conversation: str, run: str) -> Json:
         """What came of a run, in the shape of the field: its continuation, or what it has ended with.
@@ -95,10 +95,17 @@ class Moving:
 
     async def take(self, conversation: str, by: str) -> Json:
         """Ends the run here and gives what goes on elsewhere. Raises as `export`."""
-        exported = await self.export(conversation, taken=True)
-        ours = exported["holdfast"]
-        await self.directory.submit(conversation, c.Take(ours["run"], ours["seq"]), by)
-        return exported
+        for _ in range(TRIES_MAX):
+            exported = await self.export(conversation, taken=True)
+            ours = exported["holdfast"]
+            try:
+                await self.directory.submit(conversation, c.Take(ours["run"], ours["seq"]), by)
+            except Rejected as refusal:
+                if refusal.code != "not_running":
+                    raise
+            else:
+                return exported
+        raise _restless()
 
     async def put_back(self, returned: Json, by: str, *, force: bool) -> Created:
         """Decides the run that an object belongs to, or goes on with it here; the same object again changes nothing.
@@ -169,6 +176,10 @@ class Moving:
             kept[ref] = await self.log.kept(conversation, ref) or ""
             _check_size(size := size + len(kept[ref]))
         return cursor, Place(conversation, log, texts, kept)
+
+
+def _restless() -> Rejected:
+    return Rejected("not_running", "The conversation does not stand still.")
 
 
 def _check_size(size: int) -> None:

@@ -16,6 +16,8 @@ from app.agent import Agent, tool
 from app.core.commands import Prompt
 from app.core.errors import Rejected
 from app.core.events import Call
+from app.store.archive import Flush
+from app.store.archive_memory import MemoryArchive
 from app.store.event_log import Append, Row
 from tests.actor.home import Home, Json, calls, virtual
 
@@ -238,3 +240,35 @@ async def test_what_is_refused_founds_nothing() -> None:
         assert refusal.value.code in ("no_such_approval", "digest_mismatch", "not_running")
         assert await other.log.items("ann", limit=9) == []
     await moving(other).put_back(taken, "ann", force=True)
+
+
+class SlowArchive:
+    """The memory archive, which answers when the gate is opened."""
+
+    def __init__(self, archive: MemoryArchive) -> None:
+        self.archive = archive
+        self.gate = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.archive, name)
+
+    async def flush(self, flush: Flush) -> None:
+        await self.gate.wait()
+        await self.archive.flush(flush)
+
+
+@virtual
+async def test_a_run_is_taken_whatever_is_written_beside_it_just_then() -> None:
+    """004-21: the archive is flushed after a suspension, at any moment between the export and the end of the run."""
+    for turns in range(40):
+        home = Home(Agent("a", tools=[guarded]))
+        archive = SlowArchive(home.archive)
+        home.boot(archive=archive)
+        home.model.lines.append(calls("guarded"))
+        conversation = await home.create()
+        await home.until(conversation, "run.suspended")
+        taking = asyncio.create_task(moving(home).take(conversation, "ann"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        archive.gate.set()
+        assert (await taking)["holdfast"]["taken"]
