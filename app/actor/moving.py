@@ -26,7 +26,7 @@ from app.core.continuation import (
     export,
     is_genuine,
 )
-from app.core.continuation_value import parse
+from app.core.continuation_value import Ours, parse
 from app.core.errors import Corrupt, Rejected
 from app.core.events import ArchiveFlushed, ConversationCreated, Event, Json
 from app.core.rebuild import CONTRADICTIONS
@@ -115,17 +115,23 @@ class Moving:
         """
         ours = check(returned, self.secret, force=force)
         said = decisions(returned)
-        home = await self.log.find_run(ours.run)
-        if home is not None and (await self.log.head(home)).log == ours.log:
-            status = await self.directory.ask(home, lambda state: state.runs[ours.run].status)
-            if status == "moved":
+        if await self._is_ours(ours):
+            record = await self.directory.ask(ours.conversation, lambda state: state.runs.get(ours.run))
+            if record is None or record.status == "moved":
                 raise Rejected("not_running", "This run was taken: it goes on elsewhere.")
-            return await self._decide(home, returned, said, by)
+            return await self._decide(ours.conversation, returned, said, by)
         if not ours.taken and not force:
             raise Rejected("not_running", "This run was not taken from its server; `force` says that that is gone.")
         founded = await self._found(returned, by)
         decided = await self._decide(founded.conversation, returned, said, by)
         return Created(founded.conversation, ours.run, duplicate=founded.duplicate and decided.duplicate)
+
+    async def _is_ours(self, ours: Ours) -> bool:
+        """Whether the object left this server. The run's newest conversation does not tell: it may have come back."""
+        try:
+            return (await self.log.head(ours.conversation)).log == ours.log
+        except KeyError:
+            return False
 
     async def _found(self, returned: Json, by: str) -> Created:
         """A conversation with the log that an object carries."""

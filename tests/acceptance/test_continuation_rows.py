@@ -219,15 +219,19 @@ async def test_004_21_from_server_to_server_at_every_boundary(launch: Launch, st
     steps = [use(Use("once", {"line": line}, id=f"k{n}"), text=f"Step {n}.") for n in range(4)]
     tab = await opened(servers[0], story, "lead", lead=[*steps, say("All done.")])
     run, conversation = tab.run, tab.attached["conversation"]
+    moves: list[tuple[Server, Server, Json]] = []
     for number in range(4):
         here, there = servers[number % 2], servers[(number + 1) % 2]
         await eventually(partial(has_status, here, run, "suspended"), f"suspended after step {number}")
         taken = await here.post(f"/api/conversations/{conversation}/continuation/take", {})
         assert taken["suspend_list"] == ["turns"] and len(story.calls) == number + 1
         conversation = (await put_back(there, taken))["conversation"]
-        assert (await put_back(here, taken, 409))["error"]["code"] == "not_running"
+        moves.append((here, there, taken))
     done = await servers[0].outcome(run)
     assert (done["status"], done["result"]) == ("completed", "All done.")
+    for here, there, taken in moves:  # long after, and though the run was back here since
+        assert (await put_back(here, taken, 409))["error"]["code"] == "not_running"
+        assert (await put_back(there, taken, 200))["duplicate"] is True
     assert [len(server.ledger(line)) for server in servers] == [4, 4] and len(story.calls) == 5
     said = [message["content"] for message in story.calls[-1].messages if message["role"] == "assistant"]
     assert said == [f"Step {number}." for number in range(4)]
