@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from app.actor import actor, directory, mailbox, pages, runner, tool_effect
+from app.actor import actor, directory, mailbox, pages, tool_effect
 from app.actor import feed as feeds
 from app.actor.actor import Actor
 from app.actor.feed import Feed
@@ -28,7 +28,7 @@ from app.core import apply as applying
 from app.core import apply_level as levels
 from app.core import commands as c
 from app.core import decide as deciding
-from app.core import endings, follow, plan, reports, transcript
+from app.core import endings, follow, plan, reports, request, transcript
 from app.core import events as e
 from app.core.decide import Decision, decide
 from app.store import log_memory
@@ -415,7 +415,7 @@ def _tells_the_model_nothing_of_cancelled_calls(patch: Patch) -> None:
         told = messages(state, path, rules)
         return [message for message in told if "cancelled" not in (message.get("content") or "")]
 
-    patch.setattr(runner, "messages", silent)
+    patch.setattr(request, "messages", silent)
 
 
 def _takes_a_cut_reply_for_an_answer(patch: Patch) -> None:
@@ -478,7 +478,7 @@ MUTATIONS = [
     Mutation("a frame's `through` goes too far", "P4", 1, _says_a_through_that_is_too_large),
     Mutation("a page's `through` goes too far", "P4", 1, _says_that_a_page_is_the_last),
     Mutation("the feed shows superseded pieces", "§3.3", 0, _keeps_superseded_pieces_in_the_feed),
-    Mutation("a cached page shows superseded pieces", "§3.3", 40, _keeps_old_pages),
+    Mutation("a cached page shows superseded pieces", "§3.3", 206, _keeps_old_pages),
     Mutation("the feed trims below its floor", "P4", 5, _trims_one_record_too_many),
     Mutation("a frame is shared between cursors", r"\d+ after \d+", 1, _shares_a_frame_between_cursors),
     Mutation("a cursor of another log is taken for ours", "attached|P4", 31, _takes_a_cursor_of_another_log),
