@@ -1,4 +1,4 @@
-"""`python -m app [--host --port --data --agent]`: serves, from any directory once installed."""
+"""`python -m app [--host --port --data --agent]` serves, from any directory once installed; `check` reads the log."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import uvloop
 
 from app.agent.agents import ConfigError
+from app.check import check
 from app.core.errors import HoldfastError
 from app.main import agents_of, bind, model_of, serve
 from app.settings import SettingError, check_exposure, read
@@ -18,8 +19,14 @@ FLAGS = {"host": "HOLDFAST_HOST", "port": "PORT", "data": "HOLDFAST_DATA", "agen
 
 
 def main() -> None:
-    """Reads the settings, refuses wrong ones, serves until a signal."""
-    parser = argparse.ArgumentParser(prog="holdfast", description="Chat with agents that keep working.")
+    """Reads the settings, refuses wrong ones, serves until a signal; or checks what was served."""
+    if sys.argv[1:2] == ["check"]:
+        sys.exit(check(sys.argv[2:], os.environ))
+    parser = argparse.ArgumentParser(
+        prog="holdfast",
+        description="Chat with agents that keep working.",
+        epilog="`holdfast check` rebuilds from the log every request that a model was sent.",
+    )
     for flag, setting in FLAGS.items():
         parser.add_argument(f"--{flag}", help=f"instead of {setting}")
     given = vars(parser.parse_args())

@@ -12,7 +12,8 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -179,8 +180,9 @@ def house_of(settings: Settings, agents: Mapping[str, Agent], model: Model, log:
     )
 
 
-async def serve(settings: Settings, agents: Mapping[str, Agent], model: Model, listening: socket.socket) -> None:
-    """Serves until a signal: takes the data directory, picks up every unfinished run, and only then answers.
+@asynccontextmanager
+async def opened(settings: Settings, agents: Mapping[str, Agent], model: Model) -> AsyncIterator[House]:
+    """The house on its data directory, every unfinished run picked up; whoever opens it drains it before the end.
 
     Raises Locked, Corrupt or Unavailable when the data directory cannot be had.
     """
@@ -193,14 +195,22 @@ async def serve(settings: Settings, agents: Mapping[str, Agent], model: Model, l
             await log.start()
             house = house_of(settings, agents, model, log, SqliteArchive(database))
             await house.directory.start()
-            with watching(asyncio.get_running_loop()):
-                await Server(settings, house).serve(sockets=[listening])
+            yield house
         finally:
-            tool_threads.close()
             await database.close()
     finally:
         await model.close()
         lock.release()
+
+
+async def serve(settings: Settings, agents: Mapping[str, Agent], model: Model, listening: socket.socket) -> None:
+    """Serves until a signal, and answers only once every unfinished run has been picked up. Raises as `opened`."""
+    async with opened(settings, agents, model) as house:
+        try:
+            with watching(asyncio.get_running_loop()):
+                await Server(settings, house).serve(sockets=[listening])
+        finally:
+            tool_threads.close()
 
 
 class Quiet(logging.Filter):

@@ -16,11 +16,10 @@ from app.agent import Agent
 TOP = Path(__file__).resolve().parents[1]
 
 
-def example() -> str:
-    """The first Python block of the README."""
-    found = re.search(r"```python\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
-    assert found
-    return found.group(1)
+def example(number: int = 0) -> str:
+    """A Python block of the README."""
+    found = re.findall(r"```python\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    return str(found[number])
 
 
 async def test_the_example_is_served_from_an_empty_directory(tmp_path: Path) -> None:
@@ -49,10 +48,31 @@ async def test_the_example_is_served_from_an_empty_directory(tmp_path: Path) -> 
 
 def test_every_example_makes_an_agent() -> None:
     examples = re.findall(r"```python\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
-    for number, text in enumerate(examples):
+    for number, text in enumerate(text for text in examples if "asyncio.run(" not in text):
         made: dict[str, object] = {"__name__": f"example{number}"}
         exec(compile(text, f"README.md, example {number}", "exec", dont_inherit=True), made)
         assert isinstance(made["agent"], Agent)
+
+
+async def test_the_program_runs_as_it_stands(tmp_path: Path) -> None:
+    """A continuation inspected, decided and resumed in Python; then `check` finds its log right."""
+    (tmp_path / "dinner.py").write_text(example(1))
+    environ = {**os.environ, "PYTHONPATH": str(TOP)}
+    for arguments, said in (
+        (["dinner.py"], r"reserve \{'place': .*\nDone: a table for "),
+        (["-m", "app", "check"], r"  ok  \d requests rebuilt and equal\n"),
+    ):
+        program = await asyncio.create_subprocess_exec(
+            *(sys.executable, *arguments),
+            cwd=tmp_path,
+            env=environ,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(60):
+            printed, complained = await program.communicate()
+        assert program.returncode == 0 and complained == b"", complained.decode()
+        assert re.search(said, printed.decode()), printed.decode()
 
 
 def test_the_example_is_short() -> None:

@@ -25,10 +25,9 @@ from app.actor.surroundings import Surroundings
 from app.core.commands import Cancel, Command, Create, Drain, Stamp
 from app.core.decide import Decision, decide
 from app.core.errors import Conflict, Corrupt, Rejected
-from app.core.events import Event, RunStarted
 from app.core.plan import plan
 from app.core.state import State
-from app.store.event_log import AlreadyCreated, Append, Unavailable
+from app.store.event_log import AlreadyCreated, Append, Row, Unavailable
 from app.wire import close_codes
 
 logger = logging.getLogger(__name__)
@@ -134,24 +133,24 @@ class Directory:
         state = State()
         stamp = Stamp(around.clock(), owner, around.fresh(), around.chance())
         decision = decide(state, Create(agent, title, owner, prompt, id), stamp, around.rules())
-        return await self.found(state, decision.events, owner=owner, creation=id, claimed=True)
+        return await self.found(state, pack(decision.events).rows, owner=owner, creation=id, claimed=True)
 
     async def found(
         self,
         state: State,
-        events: list[Event],
-        texts: list[str] | None = None,
+        rows: tuple[Row, ...],
         *,
         owner: str,
         creation: str | None,
         claimed: bool,
+        kept: tuple[tuple[str, str], ...] = (),
     ) -> Created:
-        """A conversation with these events as its log. `claimed`: their epoch is this process's own."""
+        """A conversation with these rows as its log and these texts kept beside it. `claimed`: their epoch is ours."""
         around = self._around
         conversation, log = around.fresh(), around.fresh()
-        runs = tuple(event.run for event in events if isinstance(event, RunStarted) and event.run)
+        runs = tuple(state.runs)
         item = item_of(conversation, state, plan(state, around.rules()))
-        append = Append(conversation, 0, state.epoch, pack(events, texts).rows, item=item, runs=runs, creation=creation)
+        append = Append(conversation, 0, state.epoch, rows, item=item, runs=runs, creation=creation, kept=kept)
         try:
             await around.log.create(append, log, owner)
         except AlreadyCreated as first:

@@ -36,12 +36,10 @@ from app.core.commands import (
     ToolEnded,
 )
 from app.core.events import Failure
-from app.core.follow import model_name
 from app.core.plan import Plan
 from app.core.reading import READ_RESULT
 from app.core.state import State
 from app.core.summarising import summary_request
-from app.core.transcript import messages, tools
 
 logger = logging.getLogger(__name__)
 
@@ -128,30 +126,15 @@ class Runner:
     def _effect(self, effect: Effect, state: State) -> Doing:
         match effect:
             case ModelCall():
-                return partial(self._model_call, effect, self._request(effect, state))
+                return partial(self._model_call, effect, _request(effect, state))
             case Summary():
-                return partial(self._summary, effect, self._summary_request(effect, state))
+                return partial(self._summary, effect, _summary_request(effect, state))
             case ToolCall():
                 return self._tool_call(effect, state)
             case Admission():
                 return partial(self._admission, effect)
             case ArchiveFlush():
                 return partial(self._archive_flush, effect, due(self._conversation, state))
-
-    def _request(self, effect: ModelCall, state: State) -> Request:
-        rules = self._around.rules()
-        assert state.run is not None
-        return Request(
-            model=model_name(state.run.levels[effect.path], rules),
-            messages=messages(state, effect.path, rules),
-            tools=tools(state, effect.path, rules),
-        )
-
-    def _summary_request(self, effect: Summary, state: State) -> Request:
-        rules = self._around.rules()
-        assert state.run is not None
-        model = model_name(state.run.levels[effect.path], rules)
-        return Request(model=model, messages=summary_request(state, effect.path))
 
     async def _take_place(self) -> None:
         """One place for the whole run, however many of its levels ask for it at once."""
@@ -199,3 +182,18 @@ class Runner:
         await until_stored(lambda: self._around.archive.flush(flush))
         await until_stored(lambda: self._around.log.merge(self._conversation, due.since, flush.through))
         await self._submit(Flushed(effect, flush.through))
+
+
+def _request(effect: ModelCall, state: State) -> Request:
+    """What this attempt asks: the very request that its `step.started` has the digest of."""
+    assert state.run is not None
+    request = state.run.levels[effect.path].request
+    assert request is not None
+    return request
+
+
+def _summary_request(effect: Summary, state: State) -> Request:
+    assert state.run is not None
+    compacting = state.run.levels[effect.path].compacting
+    assert compacting is not None
+    return Request(compacting.model, summary_request(state, effect.path), [])

@@ -4,5 +4,16 @@ from app.agent.agents import Agent
 from app.agent.context import Cancelled, NoteRefused, ToolContext
 from app.agent.notes import checkpoint, save_note
 from app.agent.tools import Tool, tool
+from app.core.continuation_value import Continuation
 
-__all__ = ["Agent", "Cancelled", "NoteRefused", "Tool", "ToolContext", "checkpoint", "save_note", "tool"]
+__all__ = [
+    "Agent",
+    "Cancelled",
+    "Continuation",
+    "NoteRefused",
+    "Tool",
+    "ToolContext",
+    "checkpoint",
+    "save_note",
+    "tool",
+]

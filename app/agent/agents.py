@@ -15,7 +15,9 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from app.agent.tools import NAME, ConfigError, Tool, ToolError, contained
+from app.core.bounds import DESCRIPTION_BYTES_MAX
 from app.core.catalogue import Rerun
+from app.core.codec import canonical
 from app.core.events import Json
 
 __all__ = ["Agent", "ConfigError", "load"]
@@ -44,6 +46,7 @@ class Agent:
         self.model = model
         self.end_on_denial = end_on_denial
         self.tools: Mapping[str, Tool | SubAgent] = MappingProxyType(_by_name(name, tools))
+        self._check_description()
 
     def as_tool(self, description: str, approval: bool = False) -> SubAgent:
         """This agent as a tool of another one: it is called with a `prompt`, works on a level of its own, and its final
@@ -53,6 +56,17 @@ class Agent:
 
     def __repr__(self) -> str:
         return f"<agent {self.name}>"
+
+    def _check_description(self) -> None:
+        """Its description goes into an event, word for word: it has to be JSON, and to fit."""
+        try:
+            size = len(canonical([self.instructions, *(tool.schema for tool in self.tools.values())]))
+        except (TypeError, ValueError, OverflowError):
+            raise ConfigError(f"Agent {self.name}: its instructions and tools cannot be written as JSON.") from None
+        if size > DESCRIPTION_BYTES_MAX:
+            raise ConfigError(
+                f"Agent {self.name}: its instructions and tools take {size:,} bytes; {DESCRIPTION_BYTES_MAX:,} is most."
+            )
 
 
 class SubAgent:

@@ -8,20 +8,12 @@ closes the provider's connection at once. Variants: `model_openai`, `model_demo`
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from app.core.errors import HoldfastError
-from app.core.events import Call, Json, Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One model call: Chat Completions messages and tools, as core/transcript builds them."""
-
-    model: str
-    messages: list[Json]
-    tools: list[Json] = field(default_factory=list)
+from app.core.events import Call, Usage
+from app.core.state import Request as Request
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,6 +203,7 @@ def _record(state: State, run: Run, event: Event) -> None:
             record.status, record.finished_at, record.result = "completed", event.at, run.last_text
         case e.RunFailed():
             record.status, record.finished_at, record.error = "failed", event.at, event.error
+            record.denied = run.denied if event.error.kind == "denied" else None
         case e.RunCancelled():
             record.status, record.finished_at = "cancelled", event.at
         case e.RunMoved():

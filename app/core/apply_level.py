@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from app.core import events as e
 from app.core.bounds import LEVELS_LISTED_MAX
+from app.core.codec import hashed
 from app.core.context import index
 from app.core.events import Event, Path, Usage
-from app.core.state import Decided, Level, LevelRecord, OpenCall, Run, State, Words
+from app.core.state import Decided, DeniedCall, Level, LevelRecord, OpenCall, Run, State, Words
 from app.core.usage import added, tokens
 
 FLUSH_STEPS = 20
@@ -69,6 +70,8 @@ def _step_started(state: State, run: Run, level: Level, event: e.StepStarted) ->
     level.reply, level.batch, level.retry_at, level.model = None, {}, None, event.model
     level.asked, level.overflows = event.asked, 0
     level.too_long = level.too_long if event.attempt > 1 else 0
+    if event.described is not None:
+        state.described[level.place] = hashed(event.described)
     if not event.path:
         run.interrupt_seq = None
     record = state.runs[run.run]
@@ -80,7 +83,7 @@ def _step_started(state: State, run: Run, level: Level, event: e.StepStarted) ->
 
 
 def _replied(run: Run, level: Level, event: e.ModelReplied) -> None:
-    level.asking, level.reply, level.trouble_since = False, event, None
+    level.asking, level.request, level.reply, level.trouble_since = False, None, event, None
     level.history.append(event)
     level.batch = {call.call: OpenCall(call.call, call.tool, call.arguments, call.kept) for call in event.calls}
     level.ids.update(level.batch)
@@ -105,7 +108,7 @@ def count(state: State, run: Run, path: Path, usage: Usage) -> None:
 
 
 def _attempt_over(level: Level, event: e.ModelInterrupted | e.ModelFailed) -> None:
-    level.asking, level.retry_at = False, event.retry_at
+    level.asking, level.request, level.retry_at = False, None, event.retry_at
     if isinstance(event, e.ModelInterrupted) and event.reason in ("cancel", "hint") and event.text:
         level.history.append(event)
     if event.error is not None and event.error.kind == "context":
@@ -178,6 +181,8 @@ def _approval(state: State, run: Run, level: Level, event: e.ApprovalRequested |
     if event.arguments is not None:
         call.arguments, call.kept = event.arguments, None
         level.history.append(event)  # the model is told
+    if event.decision in ("denied", "expired"):
+        run.denied = DeniedCall(event.path, call.call, call.tool, call.asked)
     if event.always:
         state.always.add((*level.via, call.tool))
     decided = Decided(event.decision, event.by, event.at, event.arguments)

@@ -28,6 +28,9 @@ EVENT_BYTES_MAX = 900_000
 FRAME_BYTES_MAX = 1_000_000
 """Encoded bytes of an event, and of a frame to the client."""
 
+CONTINUATION_BYTES_MAX = 16_777_216
+"""Encoded bytes of a continuation that leaves: the whole log is in it, and what is kept beside the log."""
+
 CLIENT_FRAME_BYTES_MAX = 262_144
 JSON_DEPTH_MAX = 32
 
@@ -43,6 +46,9 @@ RETRY_DELAY_MS_MAX = 30_000
 
 RETRY_FLOOR_MS = 100
 """No retry comes sooner: a provider that says 0 is not asked in a hot loop."""
+
+DESCRIPTION_BYTES_MAX = 400_000
+"""Encoded bytes of an agent's instructions and tools: they fit the event that describes it."""
 
 DEPTH_MAX = 8
 """Sub-agents inside each other."""

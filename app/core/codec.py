@@ -86,6 +86,11 @@ def canonical(value: Any) -> bytes:
     return _canonical.encode(value)
 
 
+def hashed(value: Any) -> str:
+    """SHA-256 of `canonical`, in hex."""
+    return hashlib.sha256(_canonical.encode(value)).hexdigest()
+
+
 def clean(text: str) -> str:
     """Text that every store and every client can hold: lone surrogates and NUL become U+FFFD."""
     if "\x00" in text:

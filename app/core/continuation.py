@@ -9,40 +9,49 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.core.catalogue import Rules
 from app.core.codec import canonical
+from app.core.continuation_value import VERSION, Ours, parse
 from app.core.errors import Rejected
 from app.core.events import Json, Path
-from app.core.state import Level, OpenCall, Run, State
+from app.core.state import Level, OpenCall, Run, RunRecord, State
 from app.core.transcript import messages
 
-VERSION = 1
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run stands: its conversation, the log id, the log itself, and the texts that are kept beside it."""
+
+    conversation: str
+    log: str
+    events: list[str]
+    kept: dict[str, str]
 
 
-def export(
-    state: State, conversation: str, log: str, texts: list[str], rules: Rules, secret: bytes, *, taken: bool
-) -> Json:
-    """The continuation of a suspended run. `texts`: its log up to now. Raises Rejected where nothing is suspended."""
+def export(state: State, place: Place, rules: Rules, secret: bytes, *, taken: bool) -> Json:
+    """The continuation of a suspended run. Raises Rejected where nothing is suspended."""
     run = state.run
     if run is None or run.status not in ("waiting", "suspended"):
         raise Rejected("not_running", "No run is suspended here.")
-    waiting = [(path, call) for path, call in run.calls if call.approval is not None]
+    waiting = _waiting(run)
     exported: Json = {
         "continuation": _continuation(state, run, (), rules),
         "approval_info": [_approval(run, path, call) for path, call in waiting],
         "end_reason": "approval_required" if run.status == "waiting" else "suspended",
         "holdfast": {
             "version": VERSION,
-            "conversation": conversation,
-            "log": log,
+            "conversation": place.conversation,
+            "log": place.log,
             "seq": state.seq,
             "run": run.run,
             "agent": run.agent,
             "taken": taken,
-            "digests": {"/".join((*path, call.call)): _digest_of(call) for path, call in waiting},
-            "events": texts,
+            "digests": _digests(waiting),
+            "events": place.events,
+            "kept": place.kept,
             "key": key_of(secret),
         },
     }
@@ -74,12 +83,19 @@ def _tool_call(state: State, run: Run, path: Path, call: OpenCall, rules: Rules)
 
 
 def _plain_call(call: OpenCall) -> Json:
-    return {"id": call.call, "type": "function", "function": {"name": call.tool, "arguments": call.asked}}
+    return _tool_call_of(call.call, call.tool, call.asked)
 
 
-def _digest_of(call: OpenCall) -> str:
-    assert call.approval is not None
-    return call.approval.digest
+def _tool_call_of(call: str, tool: str, asked: str) -> Json:
+    return {"id": call, "type": "function", "function": {"name": tool, "arguments": asked}}
+
+
+def _waiting(run: Run) -> list[tuple[Path, OpenCall]]:
+    return [(path, call) for path, call in run.calls if call.approval is not None]
+
+
+def _digests(waiting: list[tuple[Path, OpenCall]]) -> dict[str, str]:
+    return {"/".join((*path, call.call)): call.approval.digest for path, call in waiting if call.approval is not None}
 
 
 def _approval(run: Run, path: Path, call: OpenCall) -> Json:
@@ -90,6 +106,22 @@ def _approval(run: Run, path: Path, call: OpenCall) -> Json:
         "tool_call": _plain_call(call),
         "approved": None,
     }
+
+
+def ended(state: State, record: RunRecord, rules: Rules) -> Json:
+    """What came of a run that has ended, in the shape of the field: messages, and the result or what was rejected."""
+    of_run = [place for place, item in enumerate(state.history) if item.run == record.run]
+    history = state.history[: of_run[-1] + 1] if of_run else []
+    levels: dict[Path, Level] = {(): Level(record.agent, history)}
+    at_its_end = Run(record.run, record.agent, "", record.started_at, levels, held_since=0, slice_since=0)
+    output: Json = {"messages": messages(replace(state, run=at_its_end), (), rules), "end_reason": record.status}
+    if record.denied is not None:
+        call = record.denied
+        rejected = {**_tool_call_of(call.call, call.tool, call.asked), "path_ids": [*call.path, call.call]}
+        return {**output, "rejected_tool_calls": [rejected], "end_reason": "rejected_tool_calls"}
+    if record.error is not None:
+        return {**output, "error": {"kind": record.error.kind, "message": record.error.message}}
+    return output if record.result is None else {**output, "result": record.result}
 
 
 # --- signed
@@ -111,36 +143,62 @@ def _unanswered(exported: Json) -> Json:
     return {**exported, "approval_info": infos, "holdfast": ours}
 
 
-def check(returned: Json, secret: bytes, *, force: bool) -> Json:
+def check(returned: Json, secret: bytes, *, force: bool) -> Ours:
     """What stands under `holdfast` in an object that came back. Raises Rejected for anything that is not what left.
 
     An object that was signed with a key which is not ours is taken only where `force` says that its server is gone.
     """
-    ours = returned.get("holdfast")
-    if not isinstance(ours, dict) or not isinstance(returned.get("continuation"), dict):
-        raise Rejected("bad_command", "This is no continuation of Holdfast: `holdfast` is missing.")
-    if ours.get("version") != VERSION:
-        raise Rejected("bad_command", f"This continuation is of version {ours.get('version')!r}; here is {VERSION}.")
-    infos = returned.get("approval_info")
-    if not isinstance(infos, list) or not all(isinstance(info, dict) and _answer(info) for info in infos):
-        raise Rejected("bad_command", "`approval_info` is a list; `approved` in it is true, false or null.")
-    try:
-        genuine = hmac.compare_digest(str(ours.get("signature")), sign(returned, secret))
-    except (TypeError, ValueError):
-        genuine = False
-    if genuine or (force and ours.get("key") != key_of(secret)):
+    ours, _ = parse(returned)
+    if is_genuine(returned, secret) or (force and ours.key != key_of(secret)):
         return ours
     raise Rejected("digest_mismatch", "The object was changed, or another server's key has signed it; nothing runs.")
 
 
-def _answer(info: dict[str, Any]) -> bool:
-    return info.get("approved") in (True, False, None) and isinstance(info.get("path_ids"), list)
+def is_genuine(returned: Json, secret: bytes) -> bool:
+    """Whether an object of the right shape is what left, the answers aside."""
+    try:
+        return hmac.compare_digest(returned["holdfast"]["signature"], sign(returned, secret))
+    except (RecursionError, TypeError, ValueError):
+        return False
 
 
-def decisions(returned: Json) -> list[tuple[list[str], bool]]:
-    """The answers in an object: path of call ids, and whether it is approved. What is null stays open."""
-    infos = returned["approval_info"]
-    return [(info["path_ids"], info["approved"]) for info in infos if info.get("approved") is not None]
+def decisions(returned: Json) -> list[tuple[list[str], str, bool]]:
+    """The answers in an object: path of call ids, digest, whether it is approved. What is null stays open.
+
+    Raises Rejected no_such_approval for an answer to what was not asked.
+    """
+    ours, infos = parse(returned)
+    found = []
+    for info in infos:
+        if info.approved is not None:
+            if (digest := ours.digests.get("/".join(info.path_ids))) is None:
+                raise Rejected("no_such_approval", "An answer names a call that asked for none.")
+            found.append((info.path_ids, digest, info.approved))
+    return found
+
+
+def check_readable(returned: Json, state: State, rules: Rules) -> None:
+    """Raises Rejected where what people read in an object is not what its log says. For one that nobody signed whom we
+    know; what the model was told is left out, since it is of the agents here.
+    """
+    run = state.run
+    if run is None:
+        raise Rejected("not_running", "The object holds no suspended run.")
+    waiting = _waiting(run)
+    said = [_continuation(state, run, (), rules), [_approval(run, *one) for one in waiting], _digests(waiting)]
+    unanswered = [{**info, "approved": None} for info in returned["approval_info"]]
+    read = [returned["continuation"], unanswered, returned["holdfast"]["digests"]]
+    if _without_messages(read) != _without_messages(said):
+        raise Rejected("digest_mismatch", "The object does not say what its log says; nothing runs.")
+
+
+def _without_messages(value: Any) -> Any:
+    match value:
+        case list():
+            return [_without_messages(inner) for inner in value]
+        case dict():
+            return {name: _without_messages(inner) for name, inner in value.items() if name != "messages"}
+    return value
 
 
 def check_tools(state: State, rules: Rules) -> None:

@@ -64,6 +64,15 @@ class Usage(msgspec.Struct, kw_only=True, omit_defaults=True):
     unpriced: bool = False
 
 
+class Description(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """An agent as its model calls depend on it. `tools`: the schemas of its own tools, in its order."""
+
+    agent: str
+    instructions: str
+    tools: list[Json]
+    model: str | None = None
+
+
 # --- the conversation and its owner
 
 
@@ -150,12 +159,17 @@ class RunStarted(Event, tag="run.started"):
 
 
 class StepStarted(Event, tag="step.started"):
-    """`asked`: the size of the request in characters, from which the provider's usage teaches what a token is."""
+    """`asked`: the size of the request in characters, from which the provider's usage teaches what a token is.
+
+    `request`: its digest. `described`: the agent, where it is not as this log last said.
+    """
 
     step: int
     attempt: int
     model: str
     asked: int = 0
+    request: str | None = None
+    described: Description | None = None
 
 
 class ReasoningStreamed(Event, tag="reasoning.streamed"):

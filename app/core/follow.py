@@ -16,6 +16,7 @@ from app.core.compaction import compact
 from app.core.endings import close, denied, fail, given_up
 from app.core.events import Failure, Path
 from app.core.ledger import Ledger
+from app.core.request import begin_attempt
 from app.core.state import Level, OpenCall, Run, Words
 from app.core.summarising import Place
 from app.core.window import measure
@@ -79,7 +80,7 @@ def _boundary(ledger: Ledger, run: Run, path: Path, level: Level, rules: Rules) 
     step, attempt = (level.step, level.attempt + 1) if again else (level.step + 1, 1)
     for words in hints:
         ledger.emit(e.HintApplied(run=run.run, message=words.message, step=step))
-    ledger.emit(e.StepStarted(run=run.run, path=path, step=step, attempt=attempt, model=model, asked=now.asked))
+    begin_attempt(ledger, run.run, path, (step, attempt), model, now.asked, rules)
     return True
 
 

@@ -65,6 +65,15 @@ class OpenCall:
         return not self.ended and self.started is not None and self.doubt is None and self.agent is None
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One model call: Chat Completions messages and tools, as core/transcript builds them."""
+
+    model: str
+    messages: list[Json]
+    tools: list[Json] = field(default_factory=list)
+
+
 HistoryItem = Words | e.ModelReplied | e.ModelInterrupted | e.ApprovalDecided | e.ToolReturned | e.ToolFailed
 
 
@@ -92,9 +101,10 @@ class Context:
 class Level:
     """The run of one agent inside a run. `step` and `attempt` count from 1; `asking`: the attempt is open.
 
-    `root` is the run's agent, `via` the names of the tools through which this level was opened. `asked`: characters of
-    the newest request. `compacting`: a summary is being written, for the `summaries`-th time. Since the last step began
-    the provider has called `too_long` requests of it, and `overflows` requests for a summary, too long.
+    `root` is the run's agent, `via` the names of the tools through which this level was opened. `request`: what the
+    open attempt asks, for the owner that began it; the log has its digest only, so it is no part of equality. `asked`:
+    the newest one's characters. `compacting`: a summary is being written, for the `summaries`-th time. Since the last
+    step began the provider has called `too_long` requests of it, and `overflows` requests for a summary, too long.
     """
 
     root: str
@@ -106,6 +116,7 @@ class Level:
     attempt: int = 0
     asking: bool = False
     notes: list[e.NoteSaved] = field(default_factory=list)  # as the open attempt was told them
+    request: Request | None = field(default=None, compare=False, repr=False)
     text: list[str] = field(default_factory=list)
     text_length: int = 0
     reasoning: list[str] = field(default_factory=list)
@@ -133,6 +144,11 @@ class Level:
         return self.asking or self.compacting is not None
 
     @property
+    def place(self) -> tuple[str, ...]:
+        """Where its agent stands among the agents: names may repeat, places do not."""
+        return (self.root, *self.via)
+
+    @property
     def open_calls(self) -> list[OpenCall]:
         return [call for call in self.batch.values() if not call.ended]
 
@@ -144,6 +160,16 @@ class Stop:
     by: str
     at: int
     seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeniedCall:
+    """A call that no person let run. `asked` is what the model wrote."""
+
+    path: Path
+    call: str
+    tool: str
+    asked: str
 
 
 @dataclass(slots=True)
@@ -174,6 +200,7 @@ class Run:
     suspend: str | None = None  # who asked
     ceilings: dict[str, int] = field(default_factory=dict)
     crashes: int = 0
+    denied: DeniedCall | None = None  # the newest
     last_message: str = ""
     last_text: str = ""
 
@@ -215,6 +242,7 @@ class RunRecord:
     finished_at: int | None = None
     error: Failure | None = None
     result: str | None = None
+    denied: DeniedCall | None = None  # what ended it, where a denial did
     levels: dict[Path, LevelRecord] = field(default_factory=dict)
 
     def level(self, path: Path) -> LevelRecord:
@@ -257,6 +285,7 @@ class State:
     decisions: dict[CallId, Decided] = field(default_factory=dict)
     given_up: set[CallId] = field(default_factory=set)
     always: set[tuple[str, ...]] = field(default_factory=set)  # a tool, by the names that lead to it
+    described: dict[tuple[str, ...], str] = field(default_factory=dict)  # place of an agent → digest of its description
     notes: list[e.NoteSaved] = field(default_factory=list)  # replaced by a new list, never changed
     runs: dict[str, RunRecord] = field(default_factory=dict)
     flushed: int = 0

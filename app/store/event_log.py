@@ -90,6 +90,7 @@ class Append:
     item        the new list item, None = unchanged
     runs        ids of runs that started here (found again by `find_run`)
     creation    the creation's idempotency key, for the first append of a log only
+    kept        texts that are kept from the start, by name, for the first append of a log only
     """
 
     conversation: str
@@ -100,6 +101,7 @@ class Append:
     item: Item | None = None
     runs: tuple[str, ...] = ()
     creation: str | None = None
+    kept: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,9 @@ class EventLog(Protocol):
         """Housekeeping: may join the small rows that lie after `after` and up to `through` (committed long ago) into
         larger ones. Every read gives the same as before.
         """
+
+    async def kept_refs(self, conversation: str) -> list[str]:
+        """The names of all kept texts, in their order."""
 
     async def writable(self) -> bool:
         """Whether an append would be taken right now (the store answers and is not full, read-only or quarantined)."""

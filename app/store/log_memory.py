@@ -81,7 +81,7 @@ class MemoryLog:
         assert append.item is not None
         if creation is not None:
             self._creations[creation] = append.conversation, append.runs[0] if append.runs else None
-        created = _Conversation(log, append.epoch, append.item, creation)
+        created = _Conversation(log, append.epoch, append.item, creation, kept=dict(append.kept))
         created.take(append)
         self._conversations[append.conversation] = created
         self._start_runs(append)
@@ -181,6 +181,9 @@ class MemoryLog:
     async def merge(self, conversation: str, after: int, through: int) -> None:
         """Rows cost nothing here."""
         self._conversations[conversation]
+
+    async def kept_refs(self, conversation: str) -> list[str]:
+        return sorted(self._conversations[conversation].kept)
 
     async def writable(self) -> bool:
         return True

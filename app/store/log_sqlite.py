@@ -110,6 +110,8 @@ class SqliteLog:
             return torn(append)
         lasting, pieces = write_rows(connection, append, 0, self._positions.ids)
         add_conversation(connection, append, log, owner, lasting)
+        kept = [(append.conversation, ref, text) for ref, text in append.kept]
+        connection.executemany("INSERT INTO log_kept (conversation, ref, text) VALUES (?, ?, ?)", kept)
         return Written(append, Position(append.epoch, 0, 0), lasting, pieces)
 
     def _committed(self, outcome: _Outcome) -> None:
@@ -227,6 +229,16 @@ class SqliteLog:
             merge_rows(connection, conversation, after, through, pieces)
 
         await self._database.write(merge, key=conversation)
+
+    async def kept_refs(self, conversation: str) -> list[str]:
+        query = (
+            "SELECT kept.ref FROM log_conversations AS known LEFT JOIN log_kept AS kept"
+            " ON kept.conversation = known.conversation WHERE known.conversation = ? ORDER BY kept.ref"
+        )
+        rows = await self._database.read(lambda connection: connection.execute(query, (conversation,)).fetchall())
+        if not rows:
+            raise KeyError(conversation)
+        return [ref for (ref,) in rows if ref is not None]
 
     async def writable(self) -> bool:
         return await self._database.writable()

@@ -64,14 +64,12 @@ async def create_from(request: Request, body: Json) -> Response:
     """A conversation from the body of its creation."""
     house: House = request.app.state.house
     principal = principal_of(request.scope)
-    id, agent = optional_text(body, "id"), optional_text(body, "agent")
+    id = optional_text(body, "id")
     if id is not None and not is_id(id):
         raise Rejected("bad_command", "`id` is 1-64 characters of A-Z a-z 0-9 . _ : -")
-    if agent is not None and agent not in house.agents:
-        raise Rejected("not_found", "There is no such agent.")
     created = await house.directory.create(
         owner=principal.id,
-        agent=agent or next(iter(house.agents)),
+        agent=house.agent_named(optional_text(body, "agent")),
         title=optional_text(body, "title") or "",
         prompt=optional_text(body, "prompt"),
         id=id,
@@ -152,8 +150,6 @@ async def restore(request: Request) -> Response:
 async def command(request: Request) -> Response:
     """`POST /api/conversations/{c}/commands`"""
     house, id, *_ = await find_item(request, "command")
-    if not house.within_rate(request.client.host if request.client else ""):
-        raise Rejected("rate_limited", "Too many commands; slow down.")
     body = await read_object(request)
     named = body.get("id") if is_id(body.get("id")) else None
     try:

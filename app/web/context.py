@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from app.actor.directory import Directory
 from app.actor.moving import Moving
 from app.agent.agents import Agent
+from app.core.errors import Rejected
 from app.store.archive import Archive
 from app.store.event_log import EventLog
 from app.web.follow import Follower
@@ -37,6 +38,12 @@ class House:
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
     sockets: dict[str, int] = field(default_factory=dict)
     _rates: OrderedDict[str, Bucket] = field(default_factory=OrderedDict)
+
+    def agent_named(self, name: str | None) -> str:
+        """The agent of a new conversation: this one, else the first. Raises Rejected not_found."""
+        if name is not None and name not in self.agents:
+            raise Rejected("not_found", "There is no such agent.")
+        return name or next(iter(self.agents))
 
     def follower(self) -> Follower:
         return Follower(self.directory, self.limits, self.clock)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.core.bounds import CONTINUATION_BYTES_MAX
+from app.core.errors import Rejected
 from app.web import api
 from app.web.access import authorize, principal_of
 from app.web.answers import answer, read_object
 from app.web.context import House
 
-BODY_BYTES_MAX = 33_554_432
-"""An object carries its whole log: 32 MiB."""
+BODY_BYTES_MAX = 4 * CONTINUATION_BYTES_MAX
+"""What left as UTF-8 may come back with every letter escaped, and indented."""
 
 DEPTH_MAX = 96
 """Nesting of JSON: sub-agents stand inside each other."""
@@ -21,6 +23,17 @@ async def show(request: Request) -> Response:
     """`GET /api/conversations/{c}/continuation`: a copy, to inspect and to decide here."""
     house, conversation, *_ = await api.find_item(request, "read")
     return answer(await house.moving.export(conversation))
+
+
+async def output(request: Request) -> Response:
+    """`GET /api/runs/{run}/output`: what came of a run, in the shape that its messages and calls have in the field."""
+    house: House = request.app.state.house
+    run = request.path_params["run"]
+    if (conversation := await house.log.find_run(run)) is None:
+        raise Rejected("not_found", "There is no such run.")
+    item, _ = await house.log.item(conversation)
+    authorize(principal_of(request.scope), "read", item.owner)
+    return answer(await house.moving.output(conversation, run))
 
 
 async def take(request: Request) -> Response:

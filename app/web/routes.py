@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -34,27 +35,43 @@ async def events(request: Request) -> Response:
     return EventStream(house, conversation, viewer, after, log)
 
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def changing(endpoint: Endpoint) -> Endpoint:
+    """What changes something is taken at the rate of its client's address, whichever way it comes (PROTOCOL.md §4)."""
+
+    async def within_rate(request: Request) -> Response:
+        house: House = request.app.state.house
+        if not house.within_rate(request.client.host if request.client else ""):
+            raise Rejected("rate_limited", "Too many commands; slow down.")
+        return await endpoint(request)
+
+    return within_rate
+
+
 ROUTES = [
     Route("/", pages.page),
     Route("/c/{conversation}", pages.page),
     Mount("/static", pages.Files(directory=pages.STATIC)),
     Route("/healthz", api.healthz),
     Route("/readyz", api.readyz),
-    Route("/api/conversations", api.create, methods=["POST"]),
+    Route("/api/conversations", changing(api.create), methods=["POST"]),
     Route("/api/conversations", api.conversations, methods=["GET"]),
     Route("/api/conversations/{conversation}", api.conversation, methods=["GET"]),
-    Route("/api/conversations/{conversation}", api.delete, methods=["DELETE"]),
-    Route("/api/conversations/{conversation}/restore", api.restore, methods=["POST"]),
-    Route("/api/conversations/{conversation}/commands", api.command, methods=["POST"]),
+    Route("/api/conversations/{conversation}", changing(api.delete), methods=["DELETE"]),
+    Route("/api/conversations/{conversation}/restore", changing(api.restore), methods=["POST"]),
+    Route("/api/conversations/{conversation}/commands", changing(api.command), methods=["POST"]),
     Route("/api/conversations/{conversation}/events", events, methods=["GET"]),
     Route("/api/conversations/{conversation}/messages", api.messages, methods=["GET"]),
     Route("/api/conversations/{conversation}/notes", api.notes, methods=["GET"]),
     Route("/api/conversations/{conversation}/kept/{ref:path}", api.kept, methods=["GET"]),
     Route("/api/conversations/{conversation}/continuation", continuations.show, methods=["GET"]),
-    Route("/api/conversations/{conversation}/continuation/take", continuations.take, methods=["POST"]),
-    Route("/api/continuations", continuations.put_back, methods=["POST"]),
+    Route("/api/conversations/{conversation}/continuation/take", changing(continuations.take), methods=["POST"]),
+    Route("/api/continuations", changing(continuations.put_back), methods=["POST"]),
     Route("/api/runs", api.runs, methods=["GET"]),
     Route("/api/runs/{run}", api.run, methods=["GET"]),
+    Route("/api/runs/{run}/output", continuations.output, methods=["GET"]),
     Route("/api/render", pages.render, methods=["POST"]),
     WebSocketRoute("/ws", socket.list_socket),
     WebSocketRoute("/ws/{conversation}", socket.conversation_socket),

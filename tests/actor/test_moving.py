@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any
 
+import msgspec
 import pytest
 
+from app.actor import moving as actor_moving
 from app.actor.directory import Created
 from app.actor.moving import Moving
 from app.agent import Agent, tool
@@ -14,6 +17,8 @@ from app.agent.model import ModelError
 from app.core.commands import Deny, Prompt
 from app.core.errors import Rejected
 from app.core.events import Call
+from app.store.archive import Flush
+from app.store.archive_memory import MemoryArchive
 from app.store.event_log import Append, Row
 from tests.actor.home import Home, Json, calls, virtual
 
@@ -24,6 +29,18 @@ SECRET = b"s" * 32
 async def guarded() -> str:
     """Needs approval."""
     return "allowed"
+
+
+@tool
+async def long_result() -> str:
+    """Says much."""
+    return "much " * 20_000
+
+
+@tool(approval=True)
+async def measure(text: str) -> str:
+    """Measures a text, once a person has agreed."""
+    return f"{len(text)} characters"
 
 
 def moving(home: Home) -> Moving:
@@ -212,3 +229,107 @@ async def test_one_refused_answer_of_a_copy_keeps_no_other_one_back() -> None:
     assert refusal.value.code == "already_decided"
     await home.until(conversation, "run.completed")
     assert (await home.types(conversation)).count("tool.returned") == 1
+
+
+def writer() -> Agent:
+    return Agent("a", tools=[long_result, measure])
+
+
+async def with_much() -> tuple[Home, str]:
+    """A run that waits; its result so far and the arguments of the call that waits are too long for events."""
+    home = Home(writer())
+    long = Call(call="k2", tool="measure", arguments=f'{{"text": "{"x" * 70_000}"}}')
+    home.model.lines.extend([calls("long_result"), [long]])
+    conversation = await home.create()
+    await home.until(conversation, "run.suspended")
+    return home, conversation
+
+
+@virtual
+async def test_what_is_kept_beside_the_log_travels_with_it() -> None:
+    """004-7: the object is sufficient: an approved call gets its whole arguments on a server that has nothing else."""
+    home, conversation = await with_much()
+    taken = approved(await moving(home).take(conversation, "ann"))
+    assert len(taken["holdfast"]["kept"]) == 2
+    other = Home(writer())
+    put = await moving(other).put_back(msgspec.json.decode(msgspec.json.encode(taken)), "ann", force=False)
+    await other.until(put.conversation, "run.completed")
+    results = [event["result"] for event in await other.events(put.conversation) if event["type"] == "tool.returned"]
+    assert results[1] == "70000 characters"
+    for ref, text in taken["holdfast"]["kept"].items():
+        assert await other.log.kept(put.conversation, ref) == text and len(text) > 65_536
+    changed = copy.deepcopy(taken)
+    changed["holdfast"]["kept"] = {ref: text[1:] for ref, text in taken["holdfast"]["kept"].items()}
+    with pytest.raises(Rejected) as refusal:
+        await moving(Home(writer())).put_back(changed, "ann", force=False)
+    assert refusal.value.code == "digest_mismatch"
+
+
+@virtual
+@pytest.mark.parametrize("bytes_max", [60_000, 200_000, 400_000])
+async def test_a_continuation_that_is_too_large_stays_where_it_is(bytes_max: int) -> None:
+    """P8: the bound is reached by the log, by what is kept, or by the whole; the run is not taken, and goes on here."""
+    home, conversation = await with_much()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(actor_moving, "CONTINUATION_BYTES_MAX", bytes_max)
+        with pytest.raises(Rejected) as refusal:
+            await moving(home).take(conversation, "ann")
+    assert refusal.value.code == "too_large" and f"{bytes_max:,} bytes" in refusal.value.message
+    await moving(home).put_back(approved(await moving(home).export(conversation)), "ann", force=False)
+    await home.until(conversation, "run.completed")
+
+
+@virtual
+async def test_what_is_refused_founds_nothing() -> None:
+    """004-28: unsigned: an answer to nothing, a missing id in `processed`, another run: nothing is left of it here."""
+    home, conversation = await waiting()
+    taken = approved(await moving(home).take(conversation, "ann"))
+    taken["holdfast"]["key"] = "another"
+    info, ours = taken["approval_info"][0], taken["holdfast"]
+    wrong: list[Json] = [
+        {**taken, "approval_info": [{**info, "path_ids": ["k7"]}]},
+        {**taken, "approval_info": []},
+        {**taken, "continuation": {**taken["continuation"], "processed": [{"id": "k1", "approved": True}]}},
+        {**taken, "continuation": {**taken["continuation"], "resume_request": []}},
+        {**taken, "holdfast": {**ours, "run": "another"}},
+        {**taken, "holdfast": {**ours, "digests": {"k1": "another"}}},
+    ]
+    other = Home(Agent("a", tools=[guarded]))
+    for object in wrong:
+        with pytest.raises(Rejected) as refusal:
+            await moving(other).put_back(object, "ann", force=True)
+        assert refusal.value.code in ("no_such_approval", "digest_mismatch", "not_running")
+        assert await other.log.items("ann", limit=9) == []
+    await moving(other).put_back(taken, "ann", force=True)
+
+
+class SlowArchive:
+    """The memory archive, which answers when the gate is opened."""
+
+    def __init__(self, archive: MemoryArchive) -> None:
+        self.archive = archive
+        self.gate = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.archive, name)
+
+    async def flush(self, flush: Flush) -> None:
+        await self.gate.wait()
+        await self.archive.flush(flush)
+
+
+@virtual
+async def test_a_run_is_taken_whatever_is_written_beside_it_just_then() -> None:
+    """004-21: the archive is flushed after a suspension, at any moment between the export and the end of the run."""
+    for turns in range(40):
+        home = Home(Agent("a", tools=[guarded]))
+        archive = SlowArchive(home.archive)
+        home.boot(archive=archive)
+        home.model.lines.append(calls("guarded"))
+        conversation = await home.create()
+        await home.until(conversation, "run.suspended")
+        taking = asyncio.create_task(moving(home).take(conversation, "ann"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        archive.gate.set()
+        assert (await taking)["holdfast"]["taken"]

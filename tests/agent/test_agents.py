@@ -10,6 +10,7 @@ import pytest
 
 from app.agent import Agent, tool
 from app.agent.agents import ConfigError, load
+from app.core.bounds import DESCRIPTION_BYTES_MAX
 from app.core.catalogue import AgentSpec, ToolSpec
 
 
@@ -110,3 +111,15 @@ def test_every_mistake_is_one_sentence_without_values(here: Path, spec: str, wor
     assert words in told and told.endswith(".") and "\n" not in told
     assert "canary" not in told
     assert caught.value.__suppress_context__ or caught.value.__context__ is None, "no traceback of what was behind it"
+
+
+def test_what_cannot_be_described_in_an_event_is_refused_at_start() -> None:
+    """003-17: the log describes an agent word for word, so its description has to be JSON and to fit."""
+    too_long = "x" * DESCRIPTION_BYTES_MAX
+    with pytest.raises(
+        ConfigError, match=r"^Agent a: its instructions and tools take 400,0\d\d bytes; 400,000 is most"
+    ):
+        Agent("a", too_long)
+    with pytest.raises(ConfigError, match="cannot be written as JSON"):
+        Agent("a", "half of a pair: \ud800")
+    assert Agent("a", too_long[:-10]).instructions

@@ -74,7 +74,15 @@ class Metronome:
 
 async def main(store: str, port: int, data: Path, rate: float, seconds: float) -> None:
     settings = read(
-        {"PORT": str(port), "HOLDFAST_DATA": str(data), "HOLDFAST_RUNS_MAX": "10000", "HOLDFAST_STEPS_MAX": "10000"}
+        {
+            "PORT": str(port),
+            "HOLDFAST_DATA": str(data),
+            "HOLDFAST_RUNS_MAX": "10000",
+            "HOLDFAST_STEPS_MAX": "10000",
+            "HOLDFAST_CALLS_MAX": "100000",
+            "HOLDFAST_CONTEXT_TOKENS": "100000000",
+            "HOLDFAST_RATE": "1000",
+        }
     )
     database: Database | None = None
     log: EventLog = MemoryLog()

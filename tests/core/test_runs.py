@@ -335,7 +335,7 @@ def test_events_have_the_fields_of_the_protocol() -> None:
     shown = {event["type"]: event for event in map(msgspec.json.decode, stage.texts())}
     envelope = {"seq", "at", "type", "run"}
     assert set(shown["run.started"]) == envelope | {"agent", "message"}
-    assert set(shown["step.started"]) == envelope | {"step", "attempt", "model", "asked"}
+    assert set(shown["step.started"]) == envelope | {"step", "attempt", "model", "asked", "request"}
     assert set(shown["model.replied"]) == envelope | {"step", "attempt", "message", "text", "calls", "finish", "usage"}
     assert set(shown["approval.requested"]) == envelope | {"call", "tool", "arguments", "digest"}
     assert set(shown["approval.decided"]) == envelope | {"cause", "call", "decision", "by", "arguments"}

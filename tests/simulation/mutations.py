@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from app.actor import actor, directory, mailbox, moving, pages, runner, tool_effect
+from app.actor import actor, directory, mailbox, moving, pages, tool_effect
 from app.actor import feed as feeds
 from app.actor.actor import Actor
 from app.actor.feed import Feed
@@ -29,9 +29,9 @@ from app.actor.tool_effect import ToolWork
 from app.core import activate as activation
 from app.core import apply as applying
 from app.core import apply_level as levels
+from app.core import budget, endings, follow, permissions, plan, reports, request, transcript
 from app.core import commands as c
 from app.core import decide as deciding
-from app.core import endings, follow, permissions, plan, reports, transcript
 from app.core import events as e
 from app.core.decide import Decision, decide
 from app.store import log_memory
@@ -418,7 +418,7 @@ def _tells_the_model_nothing_of_cancelled_calls(patch: Patch) -> None:
         told = messages(state, path, rules)
         return [message for message in told if "cancelled" not in (message.get("content") or "")]
 
-    patch.setattr(runner, "messages", silent)
+    patch.setattr(request, "messages", silent)
 
 
 def _takes_a_cut_reply_for_an_answer(patch: Patch) -> None:
@@ -468,16 +468,17 @@ def _takes_reports_of_an_older_epoch(patch: Patch) -> None:
 
 
 def _gives_each_level_a_budget_of_its_own(patch: Patch) -> None:
-    over = follow._over_ceiling
+    reached = budget.reached
 
-    def own(run: Any, level: Any, rules: Any, at: int) -> bool:
+    def own(run: Any, level: Any, rules: Any, at: int) -> Any:
         steps, run.steps = run.steps, level.step
         try:
-            return over(run, level, rules, at)
+            return reached(run, level, rules, at)
         finally:
             run.steps = steps
 
-    patch.setattr(follow, "_over_ceiling", own)
+    patch.setattr(follow, "reached", own)
+    patch.setattr(plan, "reached", own)
 
 
 def _finds_an_approval_by_its_call_id_alone(patch: Patch) -> None:

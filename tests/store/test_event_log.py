@@ -206,6 +206,7 @@ async def test_an_unknown_conversation_is_a_key_error(log: EventLog) -> None:
         log.restore("nobody", 5),
         log.keep("nobody", "ref", "text"),
         log.kept("nobody", "ref"),
+        log.kept_refs("nobody"),
     ):
         with pytest.raises(KeyError):
             await call

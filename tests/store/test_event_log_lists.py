@@ -244,6 +244,19 @@ async def test_kept_texts_are_kept_by_reference(log: EventLog) -> None:
     assert await log.kept("c", "ref") == "y\n\u00e9\U0001f600" * 50_000
     assert await log.kept("c", "other") is None
     assert await log.kept("d", "ref") is None
+    await log.keep("c", "a/b", "")
+    assert (await log.kept_refs("c"), await log.kept_refs("d")) == (["a/b", "ref"], [])
+
+
+async def test_a_log_may_start_with_kept_texts(log: EventLog) -> None:
+    """They are there as soon as the log is; the same again stores nothing twice, and a refused one nothing."""
+    append = replace(first("c", creation="key"), kept=(("r/k1", "whole"), ("r/k2", "\u00e9" * 70_000)))
+    await log.create(append, "log-c", OWNER)
+    await log.create(append, "log-c", OWNER)
+    assert await log.kept_refs("c") == ["r/k1", "r/k2"] and await log.kept("c", "r/k1") == "whole"
+    with pytest.raises(AlreadyCreated):
+        await log.create(replace(first("d", creation="key"), kept=(("r/k3", "x"),)), "log-d", OWNER)
+    assert await log.kept_refs("c") == ["r/k1", "r/k2"]
 
 
 async def test_a_log_in_order_is_writable(log: EventLog) -> None:

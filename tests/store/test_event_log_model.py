@@ -138,6 +138,7 @@ class Variants(RuleBasedStateMachine):
     def keep(self, name: str, text: str) -> None:
         self.both(lambda variant: variant.keep(name, "ref", text))
         self.both(lambda variant: variant.kept(name, "ref"))
+        self.both(lambda variant: variant.kept_refs(name))
 
     @rule()
     def reopen(self) -> None:

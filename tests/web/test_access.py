@@ -53,6 +53,7 @@ TABLE = {
     "POST /api/continuations": (201, 201, 403, 403),
     "GET /api/runs": (200, 200, 403, 403),
     "GET /api/runs/{run}": (200, 404, 403, 403),
+    "GET /api/runs/{run}/output": (200, 404, 403, 403),
     "POST /api/render": (200, 200, 200, 200),
     "WS /ws": ("live", "live", 4503, 4501),
     "WS /ws/{conversation}": ("live", 4504, 4503, 4501),
@@ -153,6 +154,9 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     made.app = application(house, None, frozenset(), lambda scope: WHO[made.who])
     created = json.loads((await made.http("owner", "POST", "/api/conversations", {"prompt": "Hello"})).body)
     made.conversation, made.run = created["conversation"], created["run"]
+    async with asyncio.timeout(30):
+        while json.loads((await made.http("owner", "GET", f"/api/runs/{made.run}")).body)["status"] == "running":
+            await asyncio.sleep(0.01)
     yield made
     await house.directory.drain(1)
 
@@ -200,6 +204,20 @@ async def test_every_route_asks_who_it_is(site: Site, route: str, who: str) -> N
         assert asked.status == wanted, asked.body
         if wanted in (403, 404):
             assert site.run.encode() not in asked.body and b"Hello" not in asked.body
+
+
+CHANGING = sorted(route for route in TABLE if route.split()[0] in ("POST", "DELETE") and route != "POST /api/render")
+
+
+@pytest.mark.parametrize("route", CHANGING)
+async def test_whatever_changes_something_has_the_rate_of_its_address(site: Site, route: str) -> None:
+    """PROTOCOL §4: one bucket per client address for every changing request; reading goes on."""
+    method, path = route.split(" ")
+    while site.house.within_rate("127.0.0.1"):
+        pass
+    asked = await site.http("owner", method, path.replace("{conversation}", site.conversation), BODIES.get(route))
+    assert asked.status == 429 and b"rate_limited" in asked.body
+    assert (await site.http("owner", "GET", f"/api/conversations/{site.conversation}")).status == 200
 
 
 COMMANDS: dict[str, dict[str, Any]] = {
