@@ -35,6 +35,7 @@ class ToolWork:
     def __init__(self, effect: ToolCall, conversation: str, submit: Submit, around: Surroundings) -> None:
         self.effect = effect
         self.given_up = False
+        self._key = "/".join((effect.run, *effect.path, effect.call))
         self._conversation = conversation
         self._submit = submit
         self._around = around
@@ -138,9 +139,8 @@ class ToolWork:
         """A result that is too large for its event is kept whole and cut with a note that says where it is."""
         if len(text) <= RESULT_CHARS_MAX:
             return text, False
-        ref = "/".join((self.effect.run, *self.effect.path, self.effect.call))
-        await until_stored(lambda: self._around.log.keep(self._conversation, ref, text))
-        note = f"\n[cut: {len(text):,} characters in all, kept as {ref}]"
+        await until_stored(lambda: self._around.log.keep(self._conversation, self._key, text))
+        note = f"\n[cut: {len(text):,} characters in all, kept as {self._key}]"
         return text[: RESULT_CHARS_MAX - len(note)] + note, True
 
     def _safe(self, text: str) -> str:
@@ -151,6 +151,7 @@ class ToolWork:
         progress = _Progress(self.effect, self._submit, self._safe, 1 / self._around.progress_per_second)
         return ToolContext(
             call_id=self.effect.call,
+            key=self._key,
             conversation_id=self._conversation,
             run_id=self.effect.run,
             on_progress=progress,

@@ -42,22 +42,25 @@ class ToolError(HoldfastError):
 class ToolContext:
     """One call as its tool sees it.
 
-    `call_id` is the same when a `rerun="safe"` tool is run again: use it as the idempotency key. `conversation_id` and
-    `run_id` say where the call belongs. All of it may be used from any thread.
+    `key` names this call and no other, here or on any server, and stays the same when a `rerun="safe"` tool is run
+    again: the idempotency key. `call_id` is the model's own id for it, which another run may use once more.
+    `conversation_id` and `run_id` say where the call belongs. All of it may be used from any thread.
     """
 
-    __slots__ = ("_cancelled", "_on_progress", "call_id", "conversation_id", "run_id")
+    __slots__ = ("_cancelled", "_on_progress", "call_id", "conversation_id", "key", "run_id")
 
     def __init__(
         self,
         *,
         call_id: str,
+        key: str,
         conversation_id: str,
         run_id: str,
         on_progress: Callable[[str | None, float | None], None],
         cancelled: threading.Event,
     ) -> None:
         self.call_id = call_id
+        self.key = key
         self.conversation_id = conversation_id
         self.run_id = run_id
         self._on_progress = on_progress

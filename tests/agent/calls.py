@@ -19,6 +19,7 @@ class Watched:
     def context(self) -> ToolContext:
         return ToolContext(
             call_id="call_1",
+            key="run_1/call_1",
             conversation_id="conversation_1",
             run_id="run_1",
             on_progress=lambda text, fraction: self.reports.append((text, fraction)),
