@@ -23,6 +23,7 @@ import uvicorn
 from app.actor.directory import Directory
 from app.actor.listing import Listing
 from app.actor.moving import Moving
+from app.actor.patience import until_stored
 from app.actor.surroundings import Surroundings
 from app.agent.agents import Agent, load
 from app.agent.demo import demo_agent
@@ -167,12 +168,14 @@ async def serve(settings: Settings, agents: Mapping[str, Agent], model: Model, l
     settings.data.mkdir(parents=True, exist_ok=True)
     lock = await acquire(settings.data / "lock", settings.drain_seconds + LOCK_MARGIN_SECONDS)
     try:
-        database = await Database.open(settings.data)
+        database = await Database.open(settings.data, backups=settings.backups)
         try:
             log = SqliteLog(database)
             await log.start()
             house = house_of(settings, agents, model, log, SqliteArchive(database))
-            await house.directory.start()
+            await house.directory.start(older=database.stale)
+            if database.stale:
+                await until_stored(database.settle)
             with watching(asyncio.get_running_loop()):
                 await Server(settings, house).serve(sockets=[listening])
         finally:

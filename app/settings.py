@@ -52,6 +52,7 @@ class Settings:
     runs_max: int
     tools_parallel: int
     tools_max: int
+    backups: int
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -93,6 +94,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         runs_max=env.integer("HOLDFAST_RUNS_MAX", 256, least=1),
         tools_parallel=env.integer("HOLDFAST_TOOLS_PARALLEL", 8, least=1),
         tools_max=env.integer("HOLDFAST_TOOLS_MAX", 64, least=1),
+        backups=env.integer("HOLDFAST_BACKUPS", 3),
     )
     if env.integer("WEB_CONCURRENCY", 1, least=1) != 1:
         raise SettingError("WEB_CONCURRENCY must be 1: one process owns the data directory.")

@@ -577,7 +577,7 @@ class Server:
 
     def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Read the database behind the server's back."""
-        files = [path for path in self.data.rglob("*") if path.is_file()]
+        files = [path for path in self.data.iterdir() if path.is_file()]
         [database] = [path for path in files if path.read_bytes()[:15] == b"SQLite format 3"]
         with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             return connection.execute(query, values).fetchall()
