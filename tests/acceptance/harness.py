@@ -304,6 +304,7 @@ class Server:
         self.home, self.data = home, home / "data"
         self.host, self.port = host, free_port()
         self.agents = agents
+        self.program: Sequence[str] = ("-m", "app")
         self.output = home / "server.log"
         self.gates, self.ledger_file = home / "gates", home / "ledger"
         self.gates.mkdir(parents=True, exist_ok=True)
@@ -330,7 +331,7 @@ class Server:
         arguments = ["--port", str(self.port), "--data", str(self.data)] + (["--host", self.host] if self.host else [])
         with self.output.open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "app", *arguments, "--agent", ",".join(self.agents)),
+                *(sys.executable, *self.program, *arguments, "--agent", ",".join(self.agents)),
                 cwd=ROOT,
                 env={**inherited, **self.settings},
                 stdin=asyncio.subprocess.DEVNULL,
