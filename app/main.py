@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any, TextIO
 
 import uvicorn
 
@@ -121,11 +122,27 @@ def redactor(secrets: tuple[str, ...]) -> Callable[[str], str]:
     return redact
 
 
+class Redacting:
+    """A standard stream that takes secrets out of what is written to it, print by print."""
+
+    def __init__(self, stream: TextIO, redact: Callable[[str], str]) -> None:
+        self._stream = stream
+        self._redact = redact
+
+    def write(self, text: str) -> int:
+        self._stream.write(self._redact(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def house_of(settings: Settings, agents: Mapping[str, Agent], model: Model, log: EventLog, archive: Archive) -> House:
     """Everything between the stores and the routes."""
     listing = Listing()
     rules = rules_of(settings, agents, model.name)
     runs = asyncio.Semaphore(settings.runs_max)
+    secret = settings.secret.encode() if settings.secret else file_secret(settings.data / "secret")
     around = Surroundings(
         log=log,
         archive=archive,
@@ -143,10 +160,9 @@ def house_of(settings: Settings, agents: Mapping[str, Agent], model: Model, log:
         model_idle_seconds=settings.model_idle_seconds,
         grace_seconds=settings.cancel_grace_seconds,
         frame_bytes_max=settings.frame_bytes_max,
-        redact=redactor(settings.secrets),
+        redact=redactor((*settings.secrets, secret.decode())),
     )
     directory = Directory(around, listing)
-    secret = settings.secret.encode() if settings.secret else file_secret(settings.data / "secret")
     return House(
         directory=directory,
         log=log,

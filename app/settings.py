@@ -5,12 +5,15 @@ The only reader of the environment. A message never shows a value: it might be a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 SECRET_CHARS_MIN = 8
+"""Shorter values are ordinary words."""
+SECRET_NAMES = re.compile(r"((API|ACCESS|SECRET|PRIVATE)_?KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -53,11 +56,8 @@ class Settings:
     tools_parallel: int
     tools_max: int
     backups: int
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """Values that must never be told to anybody; short ones are ordinary words."""
-        return tuple(secret for secret in (self.api_key, self.secret) if secret and len(secret) >= SECRET_CHARS_MIN)
+    secrets: tuple[str, ...]
+    """Values that must never be told to anybody, a tool's own ones included; the longest first."""
 
 
 def read(environ: Mapping[str, str]) -> Settings:
@@ -66,7 +66,7 @@ def read(environ: Mapping[str, str]) -> Settings:
     settings = Settings(
         host=env.text("HOLDFAST_HOST") or "127.0.0.1",
         port=env.integer("PORT", 8000, least=0, most=65535),
-        data=Path(env.text("HOLDFAST_DATA") or "./data"),
+        data=Path(env.text("HOLDFAST_DATA") or "./data").absolute(),  # a tool may change the working directory
         agent=env.text("HOLDFAST_AGENT"),
         model=env.text("HOLDFAST_MODEL") or "gpt-5-mini",
         api_key=env.text("OPENAI_API_KEY"),
@@ -95,10 +95,16 @@ def read(environ: Mapping[str, str]) -> Settings:
         tools_parallel=env.integer("HOLDFAST_TOOLS_PARALLEL", 8, least=1),
         tools_max=env.integer("HOLDFAST_TOOLS_MAX", 64, least=1),
         backups=env.integer("HOLDFAST_BACKUPS", 3),
+        secrets=_secrets(environ),
     )
     if env.integer("WEB_CONCURRENCY", 1, least=1) != 1:
         raise SettingError("WEB_CONCURRENCY must be 1: one process owns the data directory.")
     return settings
+
+
+def _secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    named = {value.strip() for name, value in environ.items() if SECRET_NAMES.search(name)}
+    return tuple(sorted((value for value in named if len(value) >= SECRET_CHARS_MIN), key=len, reverse=True))
 
 
 def check_exposure(settings: Settings) -> None:
