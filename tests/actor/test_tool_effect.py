@@ -1,4 +1,4 @@
-"""One tool call from slot to result: SEMANTICS.md §2, §9, §10; FAULTS.md 65, 72, 90-93, 95. Virtual time."""
+"""One tool call from slot to result: SEMANTICS.md §2, §9, §10. Virtual time."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ async def test_the_tools_of_all_runs_share_their_places() -> None:
 
 @virtual
 async def test_a_tool_that_is_not_here_any_more() -> None:
-    """FAULTS 82, 97: after an upgrade; the model is told, the run goes on."""
+    """FAULTS 82: after an upgrade; the model is told, the run goes on."""
     home = Home(AGENT)
     home.model.lines.append(calls("sleeper"))
     home.log.gate.clear()
