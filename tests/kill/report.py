@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import random
 import sys
 import tempfile
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--everywhere", action="store_true", help="enumerate commits and awaits, too")
     parser.add_argument("--seed", type=int, default=None, help="the same moments again, roughly")
     options = parser.parse_args()
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # who reaps a killed child first is of no interest
     seed = random.randrange(2**32) if options.seed is None else options.seed
     with tempfile.TemporaryDirectory() as home:
         if options.everywhere:
