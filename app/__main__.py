@@ -12,7 +12,8 @@ import uvloop
 from app.agent.agents import ConfigError
 from app.check import check
 from app.core.errors import HoldfastError
-from app.main import agents_of, bind, model_of, serve
+from app.main import Redacting, agents_of, model_of, redactor, serve
+from app.server import bind
 from app.settings import SettingError, check_exposure, read
 
 FLAGS = {"host": "HOLDFAST_HOST", "port": "PORT", "data": "HOLDFAST_DATA", "agent": "HOLDFAST_AGENT"}
@@ -31,9 +32,11 @@ def main() -> None:
         parser.add_argument(f"--{flag}", help=f"instead of {setting}")
     given = vars(parser.parse_args())
     environ = dict(os.environ) | {FLAGS[flag]: value for flag, value in given.items() if value is not None}
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = read(environ)
+        redact = redactor(settings.secrets)
+        sys.stdout, sys.stderr = Redacting(sys.stdout, redact), Redacting(sys.stderr, redact)
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         check_exposure(settings)
         agents = agents_of(settings)
         listening = bind(settings)

@@ -1,7 +1,7 @@
 """The roof: the only place that names concrete variants and puts the house together.
 
-`serve` is the life of a process; `Server` is uvicorn with the manners that a long-running agent needs: readers are
-told before the process goes, runs park, then sockets close, and the exit code is 0.
+`opened` is the house on its data directory, with every unfinished run picked up; `serve` is the life of a process with
+it. What the network sees of that is in server.py; the same house without a network in embedded.py.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-
-import uvicorn
+from typing import Any, TextIO
 
 from app.actor.clock import Clock
 from app.actor.directory import Directory
 from app.actor.listing import Listing
 from app.actor.moving import Moving
+from app.actor.patience import until_stored
 from app.actor.surroundings import Surroundings
 from app.agent.agents import Agent, load
 from app.agent.demo import demo_agent
@@ -31,7 +30,8 @@ from app.agent.model import Model
 from app.agent.model_demo import DemoModel
 from app.agent.threads import tool_threads
 from app.core.catalogue import Rules
-from app.settings import Settings, hosts
+from app.server import Server
+from app.settings import Settings
 from app.store.archive import Archive
 from app.store.archive_sqlite import SqliteArchive
 from app.store.event_log import EventLog
@@ -40,19 +40,12 @@ from app.store.log_sqlite import SqliteLog
 from app.store.sqlite import Database
 from app.watchdog import watching
 from app.web.context import House
-from app.web.protocols import AbortableHttp, AbortableWebSocket
-from app.web.routes import application
-from app.wire import close_codes
 from app.wire.frames import Limits
 
 logger = logging.getLogger(__name__)
 
 LOCK_MARGIN_SECONDS = 5
 """How much longer than a drain a new process waits for the data directory."""
-
-KEEP_ALIVE_SECONDS = 75
-"""An idle HTTP connection is kept so long: longer than proxies and clients keep theirs (60 s and less), or else a
-request meets a connection that is just being closed."""
 
 
 def agents_of(settings: Settings) -> Mapping[str, Agent]:
@@ -138,6 +131,21 @@ def redactor(secrets: tuple[str, ...]) -> Callable[[str], str]:
     return redact
 
 
+class Redacting:
+    """A standard stream that takes secrets out of what is written to it, print by print."""
+
+    def __init__(self, stream: TextIO, redact: Callable[[str], str]) -> None:
+        self._stream = stream
+        self._redact = redact
+
+    def write(self, text: str) -> int:
+        self._stream.write(self._redact(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def house_of(settings: Settings, agents: Mapping[str, Agent], model: Model, log: EventLog, archive: Archive) -> House:
     """Everything between the stores and the routes."""
     listing = Listing()
@@ -146,6 +154,7 @@ def house_of(settings: Settings, agents: Mapping[str, Agent], model: Model, log:
     if models := unpriced(rules):
         logger.warning("HOLDFAST_PRICES has no price for %s: what that costs is not counted", ", ".join(models))
     runs = asyncio.Semaphore(settings.runs_max)
+    secret = settings.secret.encode() if settings.secret else file_secret(settings.data / "secret")
     around = Surroundings(
         log=log,
         archive=archive,
@@ -163,10 +172,9 @@ def house_of(settings: Settings, agents: Mapping[str, Agent], model: Model, log:
         model_idle_seconds=settings.model_idle_seconds,
         grace_seconds=settings.cancel_grace_seconds,
         frame_bytes_max=settings.frame_bytes_max,
-        redact=redactor(settings.secrets),
+        redact=redactor((*settings.secrets, secret.decode())),
     )
     directory = Directory(around, listing)
-    secret = settings.secret.encode() if settings.secret else file_secret(settings.data / "secret")
     return House(
         directory=directory,
         log=log,
@@ -189,12 +197,14 @@ async def opened(settings: Settings, agents: Mapping[str, Agent], model: Model) 
     settings.data.mkdir(parents=True, exist_ok=True)
     lock = await acquire(settings.data / "lock", settings.drain_seconds + LOCK_MARGIN_SECONDS)
     try:
-        database = await Database.open(settings.data)
+        database = await Database.open(settings.data, backups=settings.backups)
         try:
             log = SqliteLog(database)
             await log.start()
             house = house_of(settings, agents, model, log, SqliteArchive(database))
-            await house.directory.start()
+            await house.directory.start(older=database.stale)
+            if database.stale:
+                await until_stored(database.settle)
             yield house
         finally:
             await database.close()
@@ -211,73 +221,3 @@ async def serve(settings: Settings, agents: Mapping[str, Agent], model: Model, l
                 await Server(settings, house).serve(sockets=[listening])
         finally:
             tool_threads.close()
-
-
-class Quiet(logging.Filter):
-    """What a peer did wrong is no error of ours: uvicorn's traceback of it and its word on refused handshakes go."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not any(said in str(record.msg) for said in ("Invalid UTF-8", "without completing handshake"))
-
-
-class Server(uvicorn.Server):
-    """uvicorn that drains before it closes sockets; a second signal cuts the drain short, still consistent."""
-
-    def __init__(self, settings: Settings, house: House) -> None:
-        self._house = house
-        self._drain_seconds = settings.drain_seconds
-        self._cut = asyncio.Event()
-        logging.getLogger("uvicorn.error").addFilter(Quiet())
-        super().__init__(
-            uvicorn.Config(
-                application(house, hosts(settings), settings.origins),
-                http=AbortableHttp,
-                ws=AbortableWebSocket,
-                ws_max_size=house.limits.frame_bytes,
-                ws_per_message_deflate=False,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=2,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                lifespan="off",
-            )
-        )
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit:
-            self._cut.set()
-        self.should_exit = True
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started and sockets:
-            host, port = sockets[0].getsockname()[:2]
-            _say(f"Holdfast is listening on http://{f'[{host}]' if ':' in host else host}:{port}")
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        directory = self._house.directory
-        self._house.leaving.set()
-        drain = asyncio.create_task(directory.drain(self._drain_seconds))
-        cut = asyncio.create_task(self._cut.wait())
-        await asyncio.wait({drain, cut}, return_when=asyncio.FIRST_COMPLETED)
-        cut.cancel()
-        if not drain.done():
-            drain.cancel()
-            await asyncio.wait({drain})
-            await directory.drain(0)
-        directory.listing.close(close_codes.SERVICE_RESTART)
-        await super().shutdown(sockets)
-
-
-def _say(text: str) -> None:
-    os.write(1, f"{text}\n".encode())
-
-
-def bind(settings: Settings) -> socket.socket:
-    """The listening socket, before anything else is opened. Raises OSError."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    bound = socket.socket(family)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind((settings.host, settings.port))
-    return bound

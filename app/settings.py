@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from app.core.catalogue import Price
 
 SECRET_CHARS_MIN = 8
+"""Shorter values are ordinary words."""
+SECRET_NAMES = re.compile(r"((API|ACCESS|SECRET|PRIVATE)_?KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _AMOUNT = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,6}))?")
 
@@ -63,11 +65,9 @@ class Settings:
     runs_max: int
     tools_parallel: int
     tools_max: int
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """Values that must never be told to anybody; short ones are ordinary words."""
-        return tuple(secret for secret in (self.api_key, self.secret) if secret and len(secret) >= SECRET_CHARS_MIN)
+    backups: int
+    secrets: tuple[str, ...]
+    """Values that must never be told to anybody, a tool's own ones included; the longest first."""
 
 
 def read(environ: Mapping[str, str]) -> Settings:
@@ -76,7 +76,7 @@ def read(environ: Mapping[str, str]) -> Settings:
     settings = Settings(
         host=env.text("HOLDFAST_HOST") or "127.0.0.1",
         port=env.integer("PORT", 8000, least=0, most=65535),
-        data=Path(env.text("HOLDFAST_DATA") or "./data"),
+        data=Path(env.text("HOLDFAST_DATA") or "./data").absolute(),  # a tool may change the working directory
         agent=env.text("HOLDFAST_AGENT"),
         model=env.text("HOLDFAST_MODEL") or "gpt-5-mini",
         api_key=env.text("OPENAI_API_KEY"),
@@ -109,6 +109,8 @@ def read(environ: Mapping[str, str]) -> Settings:
         runs_max=env.integer("HOLDFAST_RUNS_MAX", 256, least=1),
         tools_parallel=env.integer("HOLDFAST_TOOLS_PARALLEL", 8, least=1),
         tools_max=env.integer("HOLDFAST_TOOLS_MAX", 64, least=1),
+        backups=env.integer("HOLDFAST_BACKUPS", 3),
+        secrets=_secrets(environ),
     )
     if env.integer("WEB_CONCURRENCY", 1, least=1) != 1:
         raise SettingError("WEB_CONCURRENCY must be 1: one process owns the data directory.")
@@ -121,6 +123,11 @@ def millionths(amount: object) -> int | None:
     """An amount such as 0.25 in millionths, exactly; None where it is no such amount."""
     found = _AMOUNT.fullmatch(amount) if isinstance(amount, str) else None
     return None if found is None else int(found[1]) * 1_000_000 + int((found[2] or "").ljust(6, "0"))
+
+
+def _secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    named = {value.strip() for name, value in environ.items() if SECRET_NAMES.search(name)}
+    return tuple(sorted((value for value in named if len(value) >= SECRET_CHARS_MIN), key=len, reverse=True))
 
 
 def check_exposure(settings: Settings) -> None:

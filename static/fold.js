@@ -23,6 +23,7 @@ export function initial() {
     agent: '',
     title: '',
     run: null, // {run, agent, message, status, started_at, step, usage, reason, until, over, stopping}
+    carried: [], // hints that start the next run, which a drain may leave to the next process
     queue: [], // words that are on their way, in the order of acceptance
     open: new Map(), // call key -> the open approval.requested or doubt.raised event
     always: new Set(), // tools that need no approval any more
@@ -51,13 +52,14 @@ export const status = (state) => state.run?.status ?? 'idle';
 /** What `attached` says of a conversation, as this state knows it (PROTOCOL.md §1.1). */
 export function projection(state) {
   const { run } = state;
+  const queued = [...state.carried, ...state.queue];
   return {
     status: status(state),
     agent: state.agent,
     title: state.title,
     run: run && { run: run.run, status: run.status, started_at: run.started_at, step: run.step },
     approvals: [...state.open.values()],
-    queued: state.queue.map(({ kind, message, text, author }) => ({ kind, target: message, message, text, author })),
+    queued: queued.map(({ kind, message, text, author }) => ({ kind, target: message, message, text, author })),
   };
 }
 
@@ -95,6 +97,12 @@ function left(outcome) {
   };
 }
 
+function carried(state, event) {
+  const item = state.words.get(event.message);
+  left('carried')(state, event);
+  if (item) state.carried.push(item);
+}
+
 // --- the run
 
 function runStarted(state, event) {
@@ -104,6 +112,7 @@ function runStarted(state, event) {
     reason: null, until: null, over: null, stopping: false,
   };
   if (state.queue.some((item) => item.message === message)) leave(state, event.seq, message, 'delivered'); // else it was carried
+  state.carried = [];
 }
 
 function suspended(state, event) {
@@ -146,7 +155,7 @@ const happened = {
   'prompt.dropped': left('dropped'),
   'hint.given': given('hint', 'waiting'),
   'hint.applied': left('delivered'),
-  'hint.carried': left('carried'),
+  'hint.carried': carried,
   'hint.withdrawn': left('withdrawn'),
   'hint.dropped': left('dropped'),
   'run.started': runStarted,

@@ -10,7 +10,7 @@ import pytest
 
 APP = Path(__file__).resolve().parents[1] / "app"
 FLOOR = {"core": 0, "agent": 1, "store": 1, "wire": 1, "actor": 2, "web": 3}
-ROOF = {"main", "__main__", "settings", "watchdog", "check", "embedded"}
+ROOF = {"main", "__main__", "settings", "watchdog", "check", "embedded", "server"}
 PURE = ("core", "wire")
 IMPURE_IMPORTS = {"time", "random", "secrets", "asyncio", "anyio", "datetime", "os", "socket", "threading", "uuid"}
 FILE_LINES_MAX = 300

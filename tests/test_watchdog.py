@@ -1,4 +1,4 @@
-"""FAULTS.md 25: a blocked loop says so, and what blocks it; it is reported once, and goes on."""
+"""A blocked loop says so, and what blocks it; it is reported once, and goes on."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def block_until(event: threading.Event) -> None:
 
 
 async def test_a_blocked_loop_is_reported_with_its_stack(caplog: pytest.LogCaptureFixture) -> None:
+    """FAULTS 25."""
     reported = threading.Event()
     caplog.handler.addFilter(lambda record: reported.set() or True)  # type: ignore[func-returns-value]
     with watching(asyncio.get_running_loop(), blocked_seconds=0.05):

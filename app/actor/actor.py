@@ -111,6 +111,21 @@ class Actor:
     def unfinished(self) -> bool:
         return self._state.unfinished
 
+    async def over(self, seconds: float) -> bool:
+        """Waits until the run has ended, for so long at most; whether it has."""
+        changed = asyncio.Event()
+        self.feed.join(changed.set)
+        try:
+            async with asyncio.timeout(seconds):
+                while self.unfinished and self.feed.closed is None:
+                    changed.clear()
+                    await changed.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self.feed.leave(changed.set)
+        return True
+
     # --- the wheel
 
     async def run(self) -> None:

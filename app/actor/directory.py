@@ -44,6 +44,9 @@ CRASHES_MAX = 3
 END_SECONDS = 1.0
 """How long an actor that has been told to go may take."""
 
+EVER = 2**62
+"""A time (ms) that no other comes after."""
+
 RESTORE_MS = 600_000
 """A deleted conversation can be restored for ten minutes; then everything is removed."""
 
@@ -70,14 +73,21 @@ class Directory:
         self._idle: dict[str, int] = {}
         self._faults: dict[str, int] = {}
         self._deleting: set[str] = set()
+        self._stale: set[str] = set()
         self._reviving: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
     # --- the life of the process
 
-    async def start(self) -> None:
-        """Picks up every unfinished run; when this returns, each one runs, waits for a person, or has ended."""
-        for conversation in await until_stored(lambda: self._around.log.unfinished(self._around.clock() + SET_BACK_MS)):
+    async def start(self, *, older: bool = False) -> None:
+        """Picks up every unfinished run; when this returns, each one runs, waits for a person, or has ended.
+
+        `older`: the log is a copy from before, and what its runs did since must not be done twice: they are stopped.
+        """
+        until = EVER if older else self._around.clock() + SET_BACK_MS
+        unfinished = await until_stored(lambda: self._around.log.unfinished(until))
+        self._stale = set(unfinished) if older else set()
+        for conversation in unfinished:
             await self._pick_up(conversation)
         self._sweeper = asyncio.create_task(self._sweep())
 
@@ -191,27 +201,14 @@ class Directory:
             stopped = await answer_of(actor.submit(Cancel(id=f"delete-{self._around.fresh()}"), by))
             if isinstance(stopped, Rejected):
                 raise stopped
-            await self._run_over(actor)
+            if not await actor.over(self._around.grace_seconds + END_SECONDS):
+                logger.warning("the run of %s did not end in time for its deletion", conversation)
             await until_stored(lambda: self._around.log.delete(conversation, self._around.clock()))
             actor.feed.close(close_codes.DELETED)
             await self._let_go(conversation)
         finally:
             self._deleting.discard(conversation)
         self.listing.removed(conversation, by)
-
-    async def _run_over(self, actor: Actor) -> None:
-        """Until the run of a cancelled actor has ended, for the grace time and a little at most."""
-        changed = asyncio.Event()
-        actor.feed.join(changed.set)
-        try:
-            async with asyncio.timeout(self._around.grace_seconds + END_SECONDS):
-                while actor.unfinished and actor.feed.closed is None:
-                    changed.clear()
-                    await changed.wait()
-        except TimeoutError:
-            logger.warning("the run of %s did not end in time for its deletion", actor.conversation)
-        finally:
-            actor.feed.leave(changed.set)
 
     async def restore(self, conversation: str) -> bool:
         """Undoes a deletion of the last ten minutes."""
@@ -240,6 +237,9 @@ class Directory:
             await asyncio.wait({leaving})
         log, state = await load(self._around.log, conversation)
         actor = Actor(conversation, log, state.epoch, state, self._around)
+        if conversation in self._stale:
+            self._stale.discard(conversation)
+            actor.submit(Cancel(id=f"restored-{self._around.fresh()}"), "restore")  # in the first pass: nothing begins
         self._begin(actor)
         return actor
 
@@ -293,7 +293,8 @@ class Directory:
                 for conversation in await self._around.log.unfinished(now):
                     if conversation not in self._actors and self._faults.get(conversation, 0) <= CRASHES_MAX:
                         await self._pick_up(conversation)
-                for conversation in await self._around.log.purge(now - RESTORE_MS):
-                    await until_stored(partial(self._around.archive.remove, conversation))
+                for conversation in await self._around.log.deleted(now - RESTORE_MS):
+                    await self._around.archive.remove(conversation)
+                await self._around.log.purge(now - RESTORE_MS)  # last: until then a crash leaves it all to be repeated
             except (Unavailable, Corrupt) as error:
                 logger.warning("the store is not available: %s", error)

@@ -15,7 +15,8 @@ from app.actor.pieces import Pieces
 from app.agent.model import Finished, Model, ModelError, ReasoningDelta, Request, TextDelta
 from app.core.bounds import ATTEMPT_BYTES_MAX, ATTEMPT_CHARS_MAX, RESULT_CHARS_MAX
 from app.core.codec import clean, to_json
-from app.core.commands import AttemptFailed, ModelCall, Replied, Streamed, Summarised, Summary, SummaryFailed
+from app.core.commands import AttemptFailed, Replied, Streamed, Summarised, SummaryFailed
+from app.core.effects import ModelCall, Summary
 from app.core.events import Call
 
 Submit = Callable[[Any], asyncio.Future[Any]]

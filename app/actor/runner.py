@@ -21,20 +21,8 @@ from app.actor.surroundings import Surroundings
 from app.actor.tool_effect import ToolWork
 from app.agent.model import Request
 from app.agent.tools import Tool
-from app.core.commands import (
-    Admission,
-    Admitted,
-    ArchiveFlush,
-    AttemptFailed,
-    Command,
-    Effect,
-    Flushed,
-    ModelCall,
-    Summary,
-    SummaryFailed,
-    ToolCall,
-    ToolEnded,
-)
+from app.core.commands import Admitted, AttemptFailed, Command, Flushed, SummaryFailed, ToolEnded
+from app.core.effects import Admission, ArchiveFlush, Effect, ModelCall, Summary, ToolCall
 from app.core.events import Failure
 from app.core.plan import Plan
 from app.core.reading import READ_RESULT

@@ -8,7 +8,8 @@ from app.core.bounds import TITLE_CHARS_MAX
 from app.core.events import Json, NoteSaved
 from app.core.notes import current_task
 from app.core.plan import Plan
-from app.core.state import RunRecord, State, Words
+from app.core.run_record import RunRecord
+from app.core.state import State, Words
 from app.store.archive import ArchivedConversation, ArchivedLevel, ArchivedRun
 from app.store.event_log import Item
 

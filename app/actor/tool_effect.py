@@ -22,7 +22,8 @@ from app.agent.tools import Tool
 from app.core.bounds import RESULT_CHARS_MAX
 from app.core.calls import parse_arguments, shown_arguments
 from app.core.codec import clean
-from app.core.commands import Progressed, ToolCall, ToolEnded, ToolStarting
+from app.core.commands import Progressed, ToolEnded, ToolStarting
+from app.core.effects import ToolCall
 from app.core.errors import Corrupt
 from app.core.events import Failure, Json
 from app.core.state import OpenCall
@@ -36,6 +37,7 @@ class ToolWork:
     def __init__(self, effect: ToolCall, conversation: str, submit: Submit, around: Surroundings) -> None:
         self.effect = effect
         self.given_up = False
+        self._key = "/".join((effect.run, *effect.path, effect.call))
         self._conversation = conversation
         self._submit = submit
         self._around = around
@@ -139,15 +141,9 @@ class ToolWork:
         """A result that is too large for its event is kept whole and cut with a note that says where it is."""
         if len(text) <= RESULT_CHARS_MAX:
             return text, False
-        ref = self._reference
-        await until_stored(lambda: self._around.log.keep(self._conversation, ref, text))
-        note = f"\n[cut: {len(text):,} characters in all, kept as {ref}]"
+        await until_stored(lambda: self._around.log.keep(self._conversation, self._key, text))
+        note = f"\n[cut: {len(text):,} characters in all, kept as {self._key}]"
         return text[: RESULT_CHARS_MAX - len(note)] + note, True
-
-    @property
-    def _reference(self) -> str:
-        """The name of this call's result among the texts that are kept."""
-        return "/".join((self.effect.run, *self.effect.path, self.effect.call))
 
     def _safe(self, text: str) -> str:
         """What a tool says, as the log may hold it."""
@@ -157,9 +153,9 @@ class ToolWork:
         progress = _Progress(self.effect, self._submit, self._safe, 1 / self._around.progress_per_second)
         return ToolContext(
             call_id=self.effect.call,
+            key=self._key,
             conversation_id=self._conversation,
             run_id=self.effect.run,
-            reference=self._reference,
             on_progress=progress,
             notes=ToolNotes(self.effect, self._submit, self._safe),
             cancelled=stopping,

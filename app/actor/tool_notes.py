@@ -15,7 +15,8 @@ from typing import Any
 
 from app.actor.patience import answer_of
 from app.agent.context import NoteRefused
-from app.core.commands import Draft, SaveNote, ToolCall
+from app.core.commands import Draft, SaveNote
+from app.core.effects import ToolCall
 from app.core.errors import Rejected
 
 

@@ -56,28 +56,29 @@ class Notes(Protocol):
 class ToolContext:
     """One call as its tool sees it.
 
-    `call_id` is the same when a `rerun="safe"` tool is run again: use it as the idempotency key. `conversation_id` and
-    `run_id` say where the call belongs; `reference` is the name under which its result can be found again. All of it
+    `key` names this call and no other, here or on any server, and stays the same when a `rerun="safe"` tool is run
+    again: the idempotency key, and the name under which its result can be found again. `call_id` is the model's own id
+    for it, which another run may use once more. `conversation_id` and `run_id` say where the call belongs. All of it
     may be used from any thread.
     """
 
-    __slots__ = ("_cancelled", "_notes", "_on_progress", "call_id", "conversation_id", "reference", "run_id")
+    __slots__ = ("_cancelled", "_notes", "_on_progress", "call_id", "conversation_id", "key", "run_id")
 
     def __init__(
         self,
         *,
         call_id: str,
+        key: str,
         conversation_id: str,
         run_id: str,
-        reference: str,
         on_progress: Callable[[str | None, float | None], None],
         notes: Notes,
         cancelled: threading.Event,
     ) -> None:
         self.call_id = call_id
+        self.key = key
         self.conversation_id = conversation_id
         self.run_id = run_id
-        self.reference = reference
         self._on_progress = on_progress
         self._notes = notes
         self._cancelled = cancelled

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from app.core import events as e
 from app.core.apply_level import AT_LEVEL, apply_at_level, apply_streamed
 from app.core.events import Event, Path
-from app.core.state import CEILINGS, Level, LevelRecord, Run, RunRecord, State, Stop, Words
+from app.core.run_record import LevelRecord, RunRecord
+from app.core.state import CEILINGS, Level, Run, State, Stop, Words
 
 
 def fold(events: Iterable[Event], state: State | None = None) -> State:

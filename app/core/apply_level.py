@@ -7,7 +7,8 @@ from app.core.bounds import LEVELS_LISTED_MAX
 from app.core.codec import hashed
 from app.core.context import index
 from app.core.events import Event, Path, Usage
-from app.core.state import Decided, DeniedCall, Level, LevelRecord, OpenCall, Run, State, Words
+from app.core.run_record import DeniedCall, LevelRecord
+from app.core.state import Decided, Level, OpenCall, Run, State, Words
 from app.core.usage import added, tokens
 
 FLUSH_STEPS = 20

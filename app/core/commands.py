@@ -12,7 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from app.core.events import Call, Failure, Json, NoteKind, Path, Usage
+from app.core.effects import Admission, ArchiveFlush, ModelCall, Summary, ToolCall
+from app.core.events import Call, Failure, Json, NoteKind, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,61 +24,6 @@ class Stamp:
     by: str
     fresh: str
     chance: float
-
-
-# --- what is in flight: the keys of effects
-
-
-@dataclass(frozen=True, slots=True)
-class ModelCall:
-    """One attempt of one step's model call."""
-
-    epoch: int
-    run: str
-    path: Path
-    step: int
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """One try of one tool call; `tries` counts the times that a person sent it again."""
-
-    epoch: int
-    run: str
-    path: Path
-    call: str
-    tries: int
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """A run waits for its place among the runs at work in this process."""
-
-    epoch: int
-    run: str
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveFlush:
-    """The archive is behind; `due` is the seq that made it so."""
-
-    epoch: int
-    due: int
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """One attempt to summarise a level's history up to the seq `to`."""
-
-    epoch: int
-    run: str
-    path: Path
-    to: int
-    attempt: int
-
-
-Effect = ModelCall | Summary | ToolCall | Admission | ArchiveFlush
 
 
 # --- what a client may say

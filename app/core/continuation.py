@@ -17,7 +17,8 @@ from app.core.codec import canonical
 from app.core.continuation_value import VERSION, Ours, parse
 from app.core.errors import Rejected
 from app.core.events import Json, Path
-from app.core.state import Level, OpenCall, Run, RunRecord, State
+from app.core.run_record import RunRecord
+from app.core.state import Level, OpenCall, Run, State
 from app.core.transcript import messages
 
 

@@ -13,6 +13,7 @@ from typing import get_args
 from app.core import commands as c
 from app.core import events as e
 from app.core.bounds import NOTE_CHARS_MAX, NOTES_MAX, NOTES_TOLD_CHARS_MAX
+from app.core.effects import ToolCall
 from app.core.errors import Rejected
 from app.core.events import NoteKind
 from app.core.ledger import Ledger
@@ -67,7 +68,7 @@ def save_tool_note(ledger: Ledger, command: c.SaveNote) -> None:
     ledger.emit(e.NoteSaved(**place, note=id, kind=kind, text=text, **checkpoint))  # type: ignore[arg-type]
 
 
-def note_id(effect: c.ToolCall, number: int) -> str:
+def note_id(effect: ToolCall, number: int) -> str:
     """The id of a tool's note: the same for every try of its call. No command's id has a slash."""
     return "/".join((effect.run, *effect.path, f"{effect.call}.{number}"))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from app.core.budget import reached
 from app.core.catalogue import Rules
-from app.core.commands import Admission, ArchiveFlush, Effect, ModelCall, Summary, ToolCall
+from app.core.effects import Admission, ArchiveFlush, Effect, ModelCall, Summary, ToolCall
 from app.core.follow import at_rest, is_interrupted
 from app.core.state import Run, State
 

@@ -19,7 +19,7 @@ from app.core.bounds import (
 from app.core.calls import parse_arguments, shown_arguments
 from app.core.catalogue import Rules
 from app.core.codec import digest
-from app.core.commands import ModelCall, ToolCall
+from app.core.effects import ModelCall, ToolCall
 from app.core.endings import end_attempt, fail
 from app.core.errors import Rejected
 from app.core.events import Call, Failure, Path, Usage

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from app.core import events as e
-from app.core.events import Failure, Json, Path, Usage
+from app.core.events import Json, Path, Usage
+from app.core.run_record import DeniedCall, RunRecord
 
 Status = Literal["idle", "running", "waiting", "suspended"]
 CallId = tuple[str, Path, str]  # run, path, call
@@ -162,16 +163,6 @@ class Stop:
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeniedCall:
-    """A call that no person let run. `asked` is what the model wrote."""
-
-    path: Path
-    call: str
-    tool: str
-    asked: str
-
-
 @dataclass(slots=True)
 class Run:
     """The run that is going on. `held_since` (ms): when it started or a person last resumed it, after `held_steps`;
@@ -217,39 +208,6 @@ class Run:
     def calls(self) -> list[tuple[Path, OpenCall]]:
         """Every call that has no result yet, at every level, sub-agents' before those of who called them."""
         return [(path, call) for path, level in self.inmost for call in level.open_calls]
-
-
-@dataclass(slots=True)
-class LevelRecord:
-    """What one level of a run has used, going on or closed."""
-
-    agent: str
-    steps: int = 0
-    usage: Usage = field(default_factory=lambda: Usage(input=0, output=0))
-
-
-@dataclass(slots=True)
-class RunRecord:
-    """What is known of a run, going on or ended: the row of the archive and the answer of `GET /api/runs/{run}`."""
-
-    run: str
-    agent: str
-    status: str
-    started_at: int
-    changed: int  # seq of the last change
-    step: int = 0
-    usage: Usage = field(default_factory=lambda: Usage(input=0, output=0))
-    finished_at: int | None = None
-    error: Failure | None = None
-    result: str | None = None
-    denied: DeniedCall | None = None  # what ended it, where a denial did
-    levels: dict[Path, LevelRecord] = field(default_factory=dict)
-
-    def level(self, path: Path) -> LevelRecord:
-        """Where a level's usage is counted: with itself, or, where too many are listed, with who called it."""
-        while path not in self.levels:
-            path = path[:-1]
-        return self.levels[path]
 
 
 @dataclass(frozen=True, slots=True)

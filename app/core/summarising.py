@@ -14,8 +14,8 @@ from app.core import commands as c
 from app.core import events as e
 from app.core.catalogue import Rules
 from app.core.codec import to_json
-from app.core.commands import Summary
 from app.core.context import excerpt, kept_words, recent, reference, text_of
+from app.core.effects import Summary
 from app.core.endings import fail
 from app.core.events import Failure, Json, Path, Usage
 from app.core.ledger import Ledger

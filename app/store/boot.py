@@ -12,11 +12,15 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from app.store.sqlite_hop import transaction
 
 FILE = "boot"
+
+STALE = "stale"
+"""What the database says of itself until the runs of an older copy have been stopped, over crashes too."""
 
 _SET = "INSERT OR REPLACE INTO holdfast (name, value) VALUES ('boot', ?)"
 
@@ -34,8 +38,19 @@ def count_start(connection: sqlite3.Connection, directory: Path) -> bool:
                 "UPDATE log_conversations SET log = ? WHERE conversation = ?",
                 [(secrets.token_urlsafe(16), conversation) for (conversation,) in conversations],
             )
+            connection.execute("INSERT OR REPLACE INTO holdfast (name, value) VALUES (?, 1)", (STALE,))
     write_beside(directory, count)
     return older
+
+
+def is_stale(connection: sqlite3.Connection) -> bool:
+    """Whether an older copy was put back whose runs have not been stopped yet."""
+    return connection.execute("SELECT 1 FROM holdfast WHERE name = ?", (STALE,)).fetchone() is not None
+
+
+def settle(connection: sqlite3.Connection) -> None:
+    """They have been stopped."""
+    connection.execute("DELETE FROM holdfast WHERE name = ?", (STALE,))
 
 
 def count_on(connection: sqlite3.Connection) -> int:
@@ -43,6 +58,12 @@ def count_on(connection: sqlite3.Connection) -> int:
     count = _inside(connection) + 1
     connection.execute(_SET, (count,))
     return count
+
+
+def put_ahead(directory: Path, copy: Path) -> None:
+    """Before a copy becomes the database: the file is ahead of it. Raises OSError, sqlite3.Error."""
+    with closing(sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        write_beside(directory, max(_beside(directory), _inside(connection)) + 1)
 
 
 def write_beside(directory: Path, count: int) -> None:

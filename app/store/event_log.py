@@ -200,6 +200,9 @@ class EventLog(Protocol):
     async def restore(self, conversation: str, since: int) -> bool:
         """Undoes a deletion made at or after `since` (ms); False if there is none."""
 
+    async def deleted(self, until: int) -> list[str]:
+        """What `purge` would remove now, so that all else that hangs on it can go first; by id."""
+
     async def purge(self, until: int) -> list[str]:
         """Removes for ever what was deleted before `until` (ms): log, item, kept texts; returns the ids."""
 

@@ -159,12 +159,15 @@ class MemoryLog:
         known.deleted_at = None
         return True
 
-    async def purge(self, until: int) -> list[str]:
-        gone = sorted(
+    async def deleted(self, until: int) -> list[str]:
+        return sorted(
             conversation
             for conversation, known in self._conversations.items()
             if known.deleted_at is not None and known.deleted_at < until
         )
+
+    async def purge(self, until: int) -> list[str]:
+        gone = await self.deleted(until)
         for conversation in gone:
             known = self._conversations.pop(conversation)
             if known.creation is not None:

@@ -18,6 +18,7 @@ from app.store.event_log import AlreadyCreated, Append, Head, Item, Page
 from app.store.log_sqlite_items import (
     add_conversation,
     purge,
+    read_deleted,
     read_item,
     read_items,
     read_next_wake,
@@ -199,6 +200,9 @@ class SqliteLog:
     async def restore(self, conversation: str, since: int) -> bool:
         statement = "UPDATE log_conversations SET deleted_at = NULL WHERE conversation = ? AND deleted_at >= ?"
         return await self._change(conversation, statement, conversation, since)
+
+    async def deleted(self, until: int) -> list[str]:
+        return await self._database.read(partial(read_deleted, until=until))
 
     async def purge(self, until: int) -> list[str]:
         return await self._database.write(partial(purge, until=until), alone=True, on_commit=self._positions.removed)

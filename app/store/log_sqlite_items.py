@@ -91,10 +91,15 @@ def read_next_wake(connection: sqlite3.Connection) -> int | None:
     return wake_at
 
 
+def read_deleted(connection: sqlite3.Connection, until: int) -> list[str]:
+    """What was deleted before `until`."""
+    query = "SELECT conversation FROM log_conversations WHERE deleted_at < ? ORDER BY conversation"
+    return [conversation for (conversation,) in connection.execute(query, (until,))]
+
+
 def purge(connection: sqlite3.Connection, until: int) -> list[str]:
     """Removes every trace of what was deleted before `until`."""
-    query = "SELECT conversation FROM log_conversations WHERE deleted_at < ? ORDER BY conversation"
-    gone = [conversation for (conversation,) in connection.execute(query, (until,))]
+    gone = read_deleted(connection, until)
     for table in ("log", "log_pieces", "log_runs", "log_kept", "log_conversations") if gone else ():
         connection.execute(
             f"DELETE FROM {table} WHERE conversation IN (SELECT value FROM json_each(?))",  # noqa: S608

@@ -19,7 +19,8 @@ from pathlib import Path
 import aiosqlite
 
 from app.core.errors import Corrupt
-from app.store.boot import count_on, count_start, write_beside
+from app.store.backups import ASIDE, back_up, restore
+from app.store.boot import count_on, count_start, is_stale, settle, write_beside
 from app.store.event_log import Unavailable
 from app.store.sqlite_hop import T, blame, connect, hop, transaction
 from app.store.sqlite_migrations import migrate
@@ -32,6 +33,8 @@ READERS = 3
 """Reading connections, a thread each; further reads wait."""
 READ_SECONDS = 10.0
 """A read that takes longer ends with Unavailable: a long reader keeps the write-ahead log from shrinking."""
+BACKUP_LOOK_SECONDS = 3_600.0
+"""How often is looked whether a backup is due."""
 COUNT_SECONDS = 60.0
 """How often a copy of the database is told from the one that goes on (boot.py), while something is written."""
 _INSTRUCTIONS_PER_LOOK = 50_000
@@ -42,34 +45,56 @@ logger = logging.getLogger(__name__)
 class Database:
     """An open database; `open` makes one, `close` must end it.
 
-    `restored`: an older database was put back, so all log ids are new.
+    `restored`: an older database was put back, so all log ids are new. `stale`: its runs have not been stopped yet;
+    `settle` says that they have.
     """
 
-    def __init__(self, directory: Path, writer: Writer, readers: list[aiosqlite.Connection], restored: bool) -> None:
+    def __init__(
+        self, path: Path, writer: Writer, readers: list[aiosqlite.Connection], restored: bool, stale: bool, backups: int
+    ) -> None:
         self.restored = restored
+        self.stale = stale
         self.writer = writer
         self.write = writer.write
-        self._directory = directory
+        self._path = path
         self._closing = asyncio.Event()
         self._counting = asyncio.create_task(self._count(), name="store count")
+        self._copying = asyncio.create_task(self._back_up(backups), name="store backup") if backups else None
         self._readers = readers
         self._free: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         for reader in readers:
             self._free.put_nowait(reader)
 
     @classmethod
-    async def open(cls, directory: Path, *, busy_ms: int = BUSY_MS) -> Database:
-        """Opens, or makes, the database of a data directory.
+    async def open(cls, directory: Path, *, busy_ms: int = BUSY_MS, backups: int = 0) -> Database:
+        """Opens, or makes, the database of a data directory; keeps so many `backups`, and falls back on them.
 
-        Raises Corrupt (the file is damaged), NewerSchema, or Unavailable (it cannot be read or written).
+        Raises Corrupt (the file is damaged, and no backup is good), NewerSchema, or Unavailable (it cannot be read or
+        written).
         """
         path = directory / FILE
+        try:
+            return await cls._open(path, busy_ms, backups)
+        except Corrupt as fault:
+            try:
+                copy = await asyncio.to_thread(restore, path) if backups else None
+            except (OSError, sqlite3.Error) as error:
+                raise Unavailable(f"the backup of the damaged database cannot be used: {error}") from fault
+            if copy is None:
+                raise
+            said = "%s: done, backup %s is in its place; the damaged file is kept in %s"
+            logger.critical(said, fault, copy.name, path.parent / ASIDE)
+            return await cls._open(path, busy_ms, backups)
+
+    @classmethod
+    async def _open(cls, path: Path, busy_ms: int, backups: int) -> Database:
         try:
             _make(path)
             async with AsyncExitStack() as opened:
                 connection = await opened.enter_async_context(connect(path, busy_ms))
                 await hop(connection, _prepare)
-                restored = await hop(connection, partial(count_start, directory=directory))
+                restored = await hop(connection, partial(count_start, directory=path.parent))
+                stale = await hop(connection, is_stale)
                 readers = [await opened.enter_async_context(connect(path, busy_ms)) for _ in range(READERS)]
                 for reader in readers:
                     await hop(reader, _prepare_reader)
@@ -82,7 +107,7 @@ class Database:
             raise Unavailable(f"the data directory cannot be used: {error}") from error
         if restored:
             logger.warning("an older database was put back: every log has a new id, readers start over")
-        return cls(directory, Writer(connection, path.with_name(f"{FILE}-wal")), readers, restored)
+        return cls(path, Writer(connection, path.with_name(f"{FILE}-wal")), readers, restored, stale, backups)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs `work` in one short reading transaction and returns what it does.
@@ -112,12 +137,19 @@ class Database:
             return False
         return True
 
+    async def settle(self) -> None:
+        """The runs of an older database have been stopped. Raises Unavailable."""
+        await self.write(settle)
+        self.stale = False
+
     async def close(self) -> None:
         """Commits what waits and closes all connections; reads under way end first."""
         if self._closing.is_set():
             return
         self._closing.set()
         await self._counting
+        if self._copying is not None:
+            await self._copying
         for _ in self._readers:
             await (await self._free.get()).close()
         await self.writer.close()
@@ -134,10 +166,24 @@ class Database:
             if self.writer.commits == counted:
                 continue
             try:
-                await asyncio.to_thread(write_beside, self._directory, await self.write(count_on))
+                await asyncio.to_thread(write_beside, self._path.parent, await self.write(count_on))
             except (Unavailable, OSError) as error:
                 logger.warning("a copy of the database made just now could not be told from it: %s", error)
             counted = self.writer.commits
+
+    async def _back_up(self, keep: int) -> None:
+        """Makes a backup whenever one is due; the end of the process does not wait for it."""
+        while not self._closing.is_set():
+            try:
+                await asyncio.to_thread(back_up, self._path, keep, self._closing.is_set)
+            except (OSError, sqlite3.Error) as error:
+                if not self._closing.is_set():
+                    logger.warning("no backup could be made: %s", error)
+            try:
+                async with asyncio.timeout(BACKUP_LOOK_SECONDS):
+                    await self._closing.wait()
+            except TimeoutError:
+                pass
 
 
 def _make(path: Path) -> None:

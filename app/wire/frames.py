@@ -131,7 +131,7 @@ def snapshot(state: State, log: str) -> Snapshot:
                 "text": words.text,
                 "author": words.author,
             }
-            for words in state.queue
+            for words in [*state.carried, *state.queue]
         ],
     )
 

@@ -304,7 +304,7 @@ class Server:
         self.home, self.data = home, home / "data"
         self.host, self.port = host, free_port()
         self.agents = agents
-        self.module = "app"
+        self.program: Sequence[str] = ("-m", "app")
         self.output = home / "server.log"
         self.gates, self.ledger_file = home / "gates", home / "ledger"
         self.gates.mkdir(parents=True, exist_ok=True)
@@ -331,7 +331,7 @@ class Server:
         arguments = ["--port", str(self.port), "--data", str(self.data)] + (["--host", self.host] if self.host else [])
         with self.output.open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", self.module, *arguments, "--agent", ",".join(self.agents)),
+                *(sys.executable, *self.program, *arguments, "--agent", ",".join(self.agents)),
                 cwd=ROOT,
                 env={**inherited, **self.settings},
                 stdin=asyncio.subprocess.DEVNULL,
@@ -578,7 +578,7 @@ class Server:
 
     def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Read the database behind the server's back."""
-        files = [path for path in self.data.rglob("*") if path.is_file()]
+        files = [path for path in self.data.iterdir() if path.is_file()]
         [database] = [path for path in files if path.read_bytes()[:15] == b"SQLite format 3"]
         with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             return connection.execute(query, values).fetchall()

@@ -37,7 +37,7 @@ def learn_sync(line: str, ctx: ToolContext, gate: str = "") -> str:
 @tool
 async def survey(size: int, ctx: ToolContext) -> str:
     """Return a long text, and note where the whole of it is."""
-    await ctx.note("environment", f"survey.txt has {size} characters, kept as {ctx.reference}")
+    await ctx.note("environment", f"survey.txt has {size} characters, kept as {ctx.key}")
     return "0123456789abcdef" * (size // 16)
 
 

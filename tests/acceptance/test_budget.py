@@ -236,7 +236,7 @@ class Machine(Server):
 async def machine(stub: Stub, tmp_path: Path) -> AsyncIterator[Machine]:
     settings = {"TEST_CLOCK": str(tmp_path / "clock"), "HOLDFAST_CANCEL_GRACE_SECONDS": "1"}
     server = Machine(tmp_path / "server", stub.url, settings, SERVED)
-    server.module = "tests.acceptance.set_clock"
+    server.program = ("-m", "tests.acceptance.set_clock")
     await server.start()
     yield server
     await server.close()

@@ -248,7 +248,7 @@ async def test_the_first_frame_is_attached_even_for_many_at_once(server: Server)
 
 
 async def test_no_compression(server: Server) -> None:
-    """§1, FAULTS 41: offered, not taken."""
+    """FAULTS 41, security-compression: offered, not taken."""
     tab = await server.attach((await server.create())["conversation"], compression="deflate")
     assert tab.socket is not None and tab.socket.protocol.extensions == []
     await tab.frame("live")
@@ -306,7 +306,7 @@ async def test_no_such_conversation_is_4504(server: Server) -> None:
 
 @pytest.mark.parametrize("conversation", ["..", "%2e%2e%2fetc", "..%2F..%2Fx", "%00", "a%20b", "%F0%9F%98%80"])
 async def test_path_like_ids_reach_nothing(server: Server, conversation: str) -> None:
-    """FAULTS, bonus abuse: `../` and friends are just conversations that do not exist."""
+    """FAULTS security-paths: `../` and friends are just conversations that do not exist."""
     try:
         tab = await server.attach(conversation)
     except InvalidStatus as refused:
@@ -383,7 +383,7 @@ async def test_draining_is_told(launch: Launch) -> None:
     "origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "http://127.0.0.1:1"]
 )
 async def test_a_foreign_origin_is_refused(server: Server, origin: str) -> None:
-    """§1.3, OWASP: 403 before the handshake and on every changing request; reading is the same-origin policy's work."""
+    """FAULTS security-origin: 403 before the handshake and on every changing request; reading is the browser's work."""
     conversation = (await server.create())["conversation"]
     for path in (f"/ws/{conversation}", "/ws"):
         assert await server.handshake(path, origin) == 403
@@ -406,7 +406,7 @@ async def test_own_configured_and_missing_origins_are_let_in(server: Server) -> 
 
 
 async def test_a_foreign_host_is_refused(server: Server) -> None:
-    """§1.3: DNS rebinding: 403 before the handshake and on every changing request."""
+    """FAULTS security-origin: DNS rebinding: 403 before the handshake and on every changing request."""
     conversation = (await server.create())["conversation"]
     for host in ("evil.example", f"evil.example:{server.port}"):
         answer = await server.http.post("/api/conversations", json={}, headers={"Host": host})

@@ -172,7 +172,7 @@ async def test_rename(server: Server) -> None:
 
 
 async def test_cancel_of_another_run_is_not_running(server: Server, story: Story) -> None:
-    """`run` given: only if it is the active one."""
+    """FAULTS 35: `run` given: only if it is the active one."""
     tab = await server.open()
     await tab.refused("not_running", "cancel", run="no-such-run")
     await tab.do("prompt", text=story.says("Work"))
@@ -255,7 +255,7 @@ async def test_a_type_that_is_none(server: Server, frame: dict[str, Any]) -> Non
 
 
 async def test_unknown_fields_are_ignored(server: Server) -> None:
-    """FAULTS 45: what a newer client adds, and names that JavaScript treats specially (FAULTS 47)."""
+    """FAULTS 58, 45: what a newer client adds, and names that JavaScript treats specially (FAULTS 47)."""
     tab = await server.open()
     fields: dict[str, Any] = {"title": "New", "later": {"a": [1]}, "__proto__": {"x": 1}, "constructor": None}
     await tab.do("rename", **fields)

@@ -240,7 +240,7 @@ async def test_events_in_pages(server: Server, story: Story) -> None:
 
 
 async def test_the_event_stream(server: Server, story: Story) -> None:
-    """The socket's frames as SSE: attached first, live once, ids `<log>:<through>`, live events as they come."""
+    """FAULTS 52: the socket's frames as SSE: attached first, live once, ids `<log>:<through>`, live events."""
     tab = await server.open()
     conversation = tab.attached["conversation"]
     stream, _, ids = await server.stream(conversation)
@@ -351,7 +351,7 @@ async def test_health_and_readiness(server: Server) -> None:
 
 
 async def test_the_page_and_its_headers(server: Server) -> None:
-    """`GET /` is HTML under a strict policy; answers of the API are not stored by anybody."""
+    """FAULTS security-headers: `GET /` is HTML under a strict policy; answers of the API are not stored by anybody."""
     page = await server.http.get("/")
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
     policy = page.headers["content-security-policy"]

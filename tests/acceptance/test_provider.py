@@ -1,4 +1,4 @@
-"""SEMANTICS.md §9, FAULTS 75–83, 86–89: whatever a provider does, the run ends right or says why.
+"""SEMANTICS.md §9: whatever a provider does, the run ends right or says why.
 
 An idle limit of 1 s stands for 60 s.
 """

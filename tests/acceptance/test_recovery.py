@@ -1,4 +1,4 @@
-"""SEMANTICS.md §1, §2, §11; FAULTS 1–6, 12, 13, 98–105; 000-10, 000-11: killed, drained, started twice or wrongly.
+"""SEMANTICS.md §1, §2, §11, 000-10, 000-11: killed, drained, started twice, started wrongly.
 
 Recovery is nothing but activation, so each test is a life, an end, and another life. Seconds of drain stand for 20.
 """
@@ -354,7 +354,7 @@ async def test_agents_that_do_not_exist_are_refused(launch: Launch, agent: str) 
 
 
 async def test_other_addresses_need_a_word(tmp_path: Path, stub: Stub) -> None:
-    """DESIGN §8: anything but loopback is refused unless HOLDFAST_OPEN=1."""
+    """FAULTS security-exposure: anything but loopback is refused unless HOLDFAST_OPEN=1."""
     for allowed in (False, True):
         settings = {"HOLDFAST_HOST": "0.0.0.0", "HOLDFAST_OPEN": "1"} if allowed else {"HOLDFAST_HOST": "0.0.0.0"}
         server = Server(tmp_path / str(allowed), stub.url, settings, host=None)

@@ -288,7 +288,7 @@ async def test_000_16_fifty_runs_that_nobody_listens_to(launch: Launch, story: S
 
 
 async def test_000_17_heartbeats_during_a_long_tool(server: Server, story: Story) -> None:
-    """000-17: a tool of three heartbeats' length: at least two of them, the connection lives, none has a seq."""
+    """000-17, FAULTS 51: a tool of three heartbeats' length: at least two, the connection lives, none has a seq."""
     line = fresh("line")
     tab = await server.open()
     story.then(use(Use("once", {"line": line, "gate": line})), say("Done."))
@@ -301,7 +301,7 @@ async def test_000_17_heartbeats_during_a_long_tool(server: Server, story: Story
 
 
 async def test_000_19_a_proxy_that_cuts_idle_connections(server: Server, story: Story) -> None:
-    """000-19: every cut is survived by coming back with the cursor; the log is unbroken."""
+    """000-19, FAULTS 51: every cut is survived by coming back with the cursor; the log is unbroken."""
     tab = await server.open()
     async with Proxy(server.port, idle=0.4) as proxy:
         tab = await server.again(tab, proxy.port)

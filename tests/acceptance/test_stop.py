@@ -1,4 +1,4 @@
-"""SEMANTICS.md §10 and P7: a stop stops: from anywhere, in every state, once, for good. FAULTS 69–72."""
+"""SEMANTICS.md §10 and P7: a stop stops: from anywhere, in every state, once, for good."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Tools: schemas, deadlines, whatever they raise and return, progress, and what becomes of a call cut by a kill.
 
-SEMANTICS.md §2, §5, §9; FAULTS 5–7, 26, 90–92, 95. Deadlines of 0.4 s stand for 120 s.
+SEMANTICS.md §2, §5, §9. Deadlines of 0.4 s stand for 120 s.
 """
 
 from __future__ import annotations

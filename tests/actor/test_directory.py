@@ -16,7 +16,7 @@ from app.core.errors import Corrupt, Rejected
 from app.core.state import State
 from app.store.event_log import Unavailable
 from app.wire.close_codes import DELETED, SERVICE_RESTART
-from tests.actor.home import Home, busy, calls, virtual
+from tests.actor.home import BEGAN_MS, Home, busy, calls, virtual
 
 PASSIVATED = SWEEP_SECONDS * (IDLE_SWEEPS + 1)
 
@@ -303,7 +303,7 @@ async def test_a_fenced_owner_ends_and_the_log_is_folded_again() -> None:
 
 @virtual
 async def test_while_the_store_is_stuck_people_are_told_and_nothing_is_lost() -> None:
-    """§11, FAULTS 14-16: the identical batch again; what is in doubt gets its answer when its outcome is known."""
+    """§11, FAULTS 14, 15, 16: the identical batch again; what is in doubt gets its answer when its outcome is known."""
     home = Home()
     conversation = await home.create(prompt=None)
     home.log.down = True
@@ -445,6 +445,70 @@ async def test_a_deletion_can_be_undone_for_ten_minutes() -> None:
         await home.directory.restore(gone)
     assert await home.archive.messages(gone) == [] and await home.archive.messages(kept) != []
     assert (await home.state(kept)).status == "idle"
+
+
+@virtual
+async def test_a_crash_in_a_purge_leaves_it_to_the_next_process() -> None:
+    """§2 DELETE: the archive goes first, so that what is left is found again and removed."""
+    home = Home()
+    await home.directory.start()
+    conversation = await home.create()
+    await home.until(conversation, "archive.flushed")
+    await home.directory.delete(conversation, "ann")
+    home.log.down = True  # the purge itself does not come about
+    await asyncio.sleep(RESTORE_MS / 1000 + 10)
+    assert await home.archive.messages(conversation) == []
+    home.crash()
+    home.boot()
+    await home.directory.start()
+    await asyncio.sleep(10)
+    with pytest.raises(KeyError):
+        await home.log.log.head(conversation)
+
+
+# --- an older copy, and a clock that jumps
+
+
+@virtual
+async def test_runs_of_an_older_copy_are_stopped_before_they_do_anything() -> None:
+    """P6, FAULTS 17, 22: what they did since the copy was made is unknown: in doubt, cancelled, never done again."""
+    home = Home(Agent("a", tools=[slow]))
+    home.model.lines.append(calls("slow"))
+    working = await home.create()
+    await home.until(working, "tool.started")
+    gate = asyncio.Event()
+    home.model.lines.append([gate])
+    speaking = await home.create()
+    await home.until(speaking, "step.started")
+    home.crash()
+    home.boot()
+    asked = len(home.model.requests)
+    await home.directory.start(older=True)
+    for conversation in (working, speaking):
+        assert "run.cancelled" in await home.types(conversation)
+        assert (await home.state(conversation)).status == "idle"
+    assert len(home.model.requests) == asked and (await home.types(working)).count("tool.started") == 1
+    await home.say(working, c.Prompt(id="p2", text="go on"))
+    await home.until(working, "run.completed")
+
+
+@virtual
+async def test_a_clock_that_jumps_disturbs_nothing() -> None:
+    """FAULTS 23: an hour back, an hour on: order is by seq, deadlines of tools and models go by the monotonic clock."""
+    home = Home(Agent("a", tools=[slow]))
+    ahead = 0
+    home.boot(clock=lambda: BEGAN_MS + ahead + int(asyncio.get_running_loop().time() * 1000))
+    await home.directory.start()
+    for jump in (3_600_000, -7_200_000, 3_600_000):
+        home.model.lines.append(calls("slow"))
+        conversation = await home.create()
+        began = asyncio.get_running_loop().time()
+        await home.until(conversation, "tool.started")
+        ahead += jump
+        await home.until(conversation, "run.completed")
+        assert 59 <= asyncio.get_running_loop().time() - began <= 63
+        seqs = [event["seq"] for event in await home.events(conversation)]
+        assert seqs == sorted(set(seqs))
 
 
 # --- going down

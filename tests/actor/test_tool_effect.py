@@ -1,4 +1,4 @@
-"""One tool call from slot to result: SEMANTICS.md §2, §9, §10; FAULTS.md 65, 72, 90-93, 95. Virtual time."""
+"""One tool call from slot to result: SEMANTICS.md §2, §9, §10. Virtual time."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def teller(ctx: ToolContext, times: int = 100) -> str:
     for number in range(times):
         ctx.progress(f"step {number}", number / times)
         await asyncio.sleep(0.01)
-    return f"{ctx.call_id} of {ctx.run_id} in {ctx.conversation_id}"
+    return f"{ctx.call_id} of {ctx.run_id} in {ctx.conversation_id}, {ctx.key}"
 
 
 AGENT = Agent("a", tools=[sleeper, stubborn, harmless, teller])
@@ -108,9 +108,17 @@ async def test_the_start_is_durable_before_the_tool_runs() -> None:
 
 @virtual
 async def test_a_tool_knows_where_it_belongs() -> None:
-    """DESIGN §7 ctx."""
-    conversation, events = await run(Home(AGENT), calls("teller", arguments='{"times": 1}'))
-    assert one(events, "tool.returned")["result"] == f"k1 of {one(events, 'run.started')['run']} in {conversation}"
+    """DESIGN §7 ctx; FAULTS 7: `key`, the idempotency key, differs where another run has the same call id."""
+    home = Home(AGENT)
+    conversation, events = await run(home, calls("teller", arguments='{"times": 1}'))
+    first = one(events, "run.started")["run"]
+    assert one(events, "tool.returned")["result"] == f"k1 of {first} in {conversation}, {first}/k1"
+    home.model.lines.append(calls("teller", arguments='{"times": 1}'))
+    await home.say(conversation, c.Prompt(id="again", text="again"))
+    await home.until(conversation, "run.completed", times=2)
+    second = (await home.until(conversation, "run.started", times=2))["run"]
+    again = await home.until(conversation, "tool.returned", times=2)
+    assert again["result"] == f"k1 of {second} in {conversation}, {second}/k1" and second != first
 
 
 @virtual
@@ -136,7 +144,7 @@ async def test_the_tools_of_all_runs_share_their_places() -> None:
 
 @virtual
 async def test_a_tool_that_is_not_here_any_more() -> None:
-    """FAULTS 82, 97: after an upgrade; the model is told, the run goes on."""
+    """FAULTS 82: after an upgrade; the model is told, the run goes on."""
     home = Home(AGENT)
     home.model.lines.append(calls("sleeper"))
     home.log.gate.clear()

@@ -165,7 +165,7 @@ async def test_a_tool_in_a_thread_waits_for_its_note() -> None:
     @tool
     def blocks(ctx: ToolContext) -> str:
         """Blocks."""
-        ctx.note_sync("environment", f"Written by {ctx.reference}")
+        ctx.note_sync("environment", f"Written by {ctx.key}")
         return "done"
 
     @tool

@@ -27,9 +27,9 @@ class Watched:
     def context(self) -> ToolContext:
         return ToolContext(
             call_id="call_1",
+            key="run_1/call_1",
             conversation_id="conversation_1",
             run_id="run_1",
-            reference="run_1/call_1",
             notes=self,
             on_progress=lambda text, fraction: self.reports.append((text, fraction)),
             cancelled=self.cancelled,

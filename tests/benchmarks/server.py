@@ -18,7 +18,8 @@ import uvloop
 from app.agent import Agent, tool
 from app.agent.model import Delta, Finished, Request, TextDelta
 from app.core.events import Call
-from app.main import Server, bind, house_of
+from app.main import house_of
+from app.server import Server, bind
 from app.settings import read
 from app.store.archive import Archive
 from app.store.archive_memory import MemoryArchive

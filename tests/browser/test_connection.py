@@ -47,7 +47,7 @@ async def test_reset_starts_over(scripted: Scripted) -> None:
 
 
 async def test_a_newer_server_is_understood_as_far_as_it_goes(scripted: Scripted) -> None:
-    """Frames, fields and events that nobody knows: a neutral line, and the cursor moves."""
+    """FAULTS 57: frames, fields and events that nobody knows: a neutral line, and the cursor moves."""
     tab, wire = await scripted()
     line = await wire.line()
     line.attach(head=2)

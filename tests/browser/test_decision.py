@@ -72,7 +72,7 @@ async def test_always_is_shown_and_can_be_taken_back(server: Server, story: Stor
 async def test_nothing_is_decided_by_a_click_meant_for_something_else(
     server: Server, story: Story, open_tab: OpenTab
 ) -> None:
-    """The buttons come disarmed and without the focus."""
+    """FAULTS security-approve: the buttons come disarmed and without the focus."""
     story.then(use(RESERVE))
     tab = await open_tab(server.url)
     await tab.evaluate(

@@ -97,6 +97,7 @@ async def test_at_every_event_the_page_knows_what_the_run_has_used(page: Page) -
 
 
 async def test_a_reader_that_comes_back_anywhere_ends_with_what_a_new_one_sees(page: Page) -> None:
+    """FAULTS 56."""
     logs = [live(seed, MOVES) for seed in range(LIVES)]
     told = [{"events": [builtins(event) for event in log], "lasting": lasting(log)} for log in logs]
     assert await ask(page, "divergences", told) == []
@@ -108,6 +109,7 @@ async def test_whatever_changes_says_so_and_no_item_is_there_twice(page: Page) -
 
 
 async def test_an_event_of_a_newer_version_is_a_line_and_the_fold_goes_on(page: Page) -> None:
+    """FAULTS 57."""
     log = [builtins(event) for event in live(1, 20)]
     log.insert(5, {"seq": 5, "at": 1, "type": "constructor"})
     log.insert(9, {"seq": 9, "at": 1, "type": "future.thing", "path": ["nobody"], "run": "r"})

@@ -83,7 +83,7 @@ LOOK_AWAY = """() => {
 
 
 async def test_who_is_away_is_called(server: Server, story: Story, open_tab: OpenTab) -> None:
-    """A notification when a decision is needed and at the end; none while somebody looks, none of the past."""
+    """FAULTS 53: a notification when a decision is needed and at the end; none while one looks, none of the past."""
     story.then(use(RESERVE), use(RESERVE), say("Done."))
     tab = await open_tab("about:blank")
     await tab.page.add_init_script(WATCH_NOTIFICATIONS)

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 
 
 async def test_a_page_that_is_put_aside_hangs_up(scripted: Scripted) -> None:
-    """An open socket keeps a page out of the back/forward cache; coming back out of it connects at once."""
+    """FAULTS 55: an open socket keeps a page out of the back/forward cache; coming back out of it connects at once."""
     tab, wire = await scripted()
     line = await wire.line()
     line.attach()
@@ -33,7 +33,7 @@ async def test_a_handshake_that_hangs_is_given_up(scripted: Scripted) -> None:
 
 
 async def test_silence_is_not_life(scripted: Scripted) -> None:
-    """45 s without a frame: a dead socket, whatever the browser thinks of it."""
+    """FAULTS 30: 45 s without a frame: a dead socket, whatever the browser thinks of it."""
     tab, wire = await scripted(clock=True)
     line = await wire.line()
     line.attach()
@@ -50,6 +50,7 @@ async def test_silence_is_not_life(scripted: Scripted) -> None:
 
 
 async def test_waking_up_does_not_wait_for_the_backoff(scripted: Scripted) -> None:
+    """FAULTS 53."""
     tab, wire = await scripted(clock=True)
     for number in range(1, 5):
         line = await wire.line(number)

@@ -106,7 +106,7 @@ async def test_stop_keeps_what_was_said_and_gives_the_rest_back(
 
 
 async def test_words_are_never_code(server: Server, story: Story, open_tab: OpenTab) -> None:
-    """The same payload as a prompt, in an answer, in arguments, in a result and as a title."""
+    """FAULTS 47, security-xss: the same payload as a prompt, in an answer, in arguments, in a result and as a title."""
     payload = (
         "<img src=x onerror='globalThis.hacked=1'><script>globalThis.hacked=1</script> ![x](https://evil.example/p)"
     )

@@ -38,7 +38,7 @@ async def test_dinner_from_the_first_word_to_the_reservation(demo: Server, open_
 
 
 async def test_a_reload_in_the_middle_loses_nothing(server: Server, story: Story, open_tab: OpenTab) -> None:
-    """The tab that saw it all, the one that was reloaded, and one that comes later show the very same."""
+    """FAULTS 56: the tab that saw it all, the one that was reloaded, and one that comes later show the very same."""
     witness = await open_tab(server.url)
     await witness.say(story.says("Tell me about the sea"))
     call = await story.call()
@@ -68,7 +68,7 @@ async def test_a_reload_in_the_middle_loses_nothing(server: Server, story: Story
 
 
 async def test_two_tabs_are_one_conversation(server: Server, story: Story, open_tab: OpenTab) -> None:
-    """What one says or decides, the other shows; nobody decides twice."""
+    """FAULTS 33: what one says or decides, the other shows; nobody decides twice."""
     story.then(use(Use("reserve", {"place": "Da Enzo", "people": 4}), text="May I?"), say("Reserved."))
     first = await open_tab(server.url)
     await first.say(story.says("Reserve"))

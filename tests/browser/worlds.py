@@ -14,6 +14,7 @@ from app.agent import Agent, tool
 from app.core import commands as c
 from app.core.catalogue import Price, Rules
 from app.core.decide import decide
+from app.core.effects import Admission, ArchiveFlush, Effect, ModelCall, ToolCall
 from app.core.errors import Rejected
 from app.core.events import Call, Event, Failure, Json, NoteKind
 from app.core.plan import plan
@@ -101,12 +102,12 @@ class World:
         else:
             self._fate()
 
-    def _work(self, effect: c.Effect) -> None:
+    def _work(self, effect: Effect) -> None:
         chance = self.chance
         match effect:
-            case c.ModelCall():
+            case ModelCall():
                 self._model(effect)
-            case c.ToolCall():
+            case ToolCall():
                 call = next(call for _, call in self.state.run.calls if call.call == effect.call)  # type: ignore[union-attr]
                 if call.started is None:
                     self.do(c.ToolStarting(effect))
@@ -118,9 +119,9 @@ class World:
                     self.do(c.ToolEnded(effect, 120, result="done", truncated=chance.random() < 0.1))
                 else:
                     self.do(c.ToolEnded(effect, 120, error=Failure(kind="error", message="It broke.")))
-            case c.Admission():
+            case Admission():
                 self.do(c.Admitted(effect))
-            case c.ArchiveFlush():
+            case ArchiveFlush():
                 self.do(c.Flushed(effect, self.state.seq))
 
     def _draft(self) -> c.Draft:
@@ -128,7 +129,7 @@ class World:
         done = c.Draft("progress", task=task, result=self.chance.choice(("", "found")), next=following)
         return self.chance.choice((done, c.Draft("knowledge", self.chance.choice(TEXTS[:2]))))
 
-    def _model(self, effect: c.ModelCall) -> None:
+    def _model(self, effect: ModelCall) -> None:
         chance, level = self.chance, self.state.run.levels[effect.path]  # type: ignore[union-attr]
         kind = chance.random()
         if kind < 0.55:

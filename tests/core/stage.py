@@ -13,6 +13,7 @@ from app.core import commands as c
 from app.core import events as e
 from app.core.apply import fold
 from app.core.codec import decode
+from app.core.effects import ArchiveFlush, Effect, ModelCall, ToolCall
 from app.core.errors import Rejected
 from app.core.events import Call, Event, Failure, Path, Usage
 from app.core.plan import Plan, plan
@@ -135,22 +136,22 @@ class Stage(World):
         return plan(self.state, self.rules)
 
     @property
-    def wanted(self) -> list[c.Effect]:
+    def wanted(self) -> list[Effect]:
         """What should be in flight, the archive aside."""
-        return [effect for effect in self.plan.effects if not isinstance(effect, c.ArchiveFlush)]
+        return [effect for effect in self.plan.effects if not isinstance(effect, ArchiveFlush)]
 
     @property
-    def model(self) -> c.ModelCall:
-        return next(one for one in self.wanted if isinstance(one, c.ModelCall) and one.path == self.path)
+    def model(self) -> ModelCall:
+        return next(one for one in self.wanted if isinstance(one, ModelCall) and one.path == self.path)
 
-    def tool(self, call: str) -> c.ToolCall:
-        calls = [effect for effect in self.wanted if isinstance(effect, c.ToolCall) and effect.path == self.path]
+    def tool(self, call: str) -> ToolCall:
+        calls = [effect for effect in self.wanted if isinstance(effect, ToolCall) and effect.path == self.path]
         return next(effect for effect in calls if effect.call == call)
 
     @property
     def tools(self) -> list[str]:
         """The calls that should be running."""
-        return [effect.call for effect in self.wanted if isinstance(effect, c.ToolCall)]
+        return [effect.call for effect in self.wanted if isinstance(effect, ToolCall)]
 
     def call(self, call: str = "k1") -> OpenCall:
         return self.run.levels[self.path].batch[call]

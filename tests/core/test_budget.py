@@ -17,6 +17,7 @@ from app.core.apply import fold
 from app.core.bounds import CEILING_MAX, LEVELS_LISTED_MAX
 from app.core.catalogue import Price, Rules
 from app.core.codec import decode
+from app.core.effects import ArchiveFlush, ModelCall
 from app.core.events import Call, Path, Usage
 from app.core.plan import plan
 from app.core.usage import priced, tokens, total
@@ -437,7 +438,7 @@ class Spender(World):
             looked = parked.of == "repeats"
             self.do(c.Resume(id=self.fresh()) if looked else raised(self.fresh(), parked.of or "", more))
 
-    def _replied(self, effect: c.ModelCall) -> c.Internal:
+    def _replied(self, effect: ModelCall) -> c.Internal:
         report = super()._replied(effect)
         assert isinstance(report, c.Replied)
         usage = Usage(input=self.chance.randint(1, 40), output=self.chance.randint(0, 20))
@@ -542,5 +543,5 @@ def test_a_budget_neither_hangs_a_run_nor_makes_it_turn(seed: int) -> None:
         planned = plan(world.state, world.rules)
         assert planned.wake_at is None or planned.wake_at > world.at
         if world.state.run is not None and world.state.run.status == "running":
-            at_work = [effect for effect in planned.effects if not isinstance(effect, c.ArchiveFlush)]
+            at_work = [effect for effect in planned.effects if not isinstance(effect, ArchiveFlush)]
             assert at_work or planned.wake_at is not None

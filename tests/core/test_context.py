@@ -9,6 +9,7 @@ import pytest
 
 from app.core import commands as c
 from app.core import events as e
+from app.core.effects import Summary
 from app.core.events import Call, Usage
 from app.core.ledger import Ledger
 from app.core.reading import READ_RESULT, find, reading
@@ -46,8 +47,8 @@ def until(stage: Stage, tag: str, chars: int = 900, usage: Usage | None = None) 
     raise AssertionError(f"no {tag}")
 
 
-def summary(stage: Stage) -> c.Summary:
-    return next(effect for effect in stage.wanted if isinstance(effect, c.Summary))
+def summary(stage: Stage) -> Summary:
+    return next(effect for effect in stage.wanted if isinstance(effect, Summary))
 
 
 def summarise(stage: Stage, text: str = "In short.", usage: Usage | None = None) -> list[str]:
@@ -453,7 +454,7 @@ def test_a_crash_in_the_middle_wants_it_again() -> None:
     assert summarise(stage) == ["context.compacted", "step.started"]
     answered = len(stage.all(e.ContextCompacted))
     stage.crash()
-    assert len(stage.all(e.ContextCompacted)) == answered and not any(isinstance(w, c.Summary) for w in stage.wanted)
+    assert len(stage.all(e.ContextCompacted)) == answered and not any(isinstance(w, Summary) for w in stage.wanted)
 
 
 def test_a_crash_again_and_again() -> None:

@@ -16,6 +16,7 @@ from app.core import commands as c
 from app.core import events as e
 from app.core.apply import fold
 from app.core.codec import decode, to_json
+from app.core.effects import Effect, ModelCall, ToolCall
 from app.core.events import Call, NoteSaved, Path, Usage
 from app.core.ledger import Ledger
 from app.core.state import Words
@@ -60,18 +61,18 @@ class Wordy(World):
         else:
             super()._person()
 
-    def _report(self, effect: c.Effect) -> c.Internal:
+    def _report(self, effect: Effect) -> c.Internal:
         roll = self.chance.random()
         match effect:
-            case c.ModelCall() if self.size(effect.path) > self.takes:
+            case ModelCall() if self.size(effect.path) > self.takes:
                 return c.AttemptFailed(effect, "context", "too long", False)
-            case c.ModelCall() if roll < 0.7:
+            case ModelCall() if roll < 0.7:
                 names = self.chance.choices(["safe", "never", "inner", "read_result", "missing"], k=2)
                 arguments = {"prompt": self.long(6_000)} if self.chance.random() < 0.5 else {}
                 calls = [Call(call="", tool=name, arguments=to_json(arguments)) for name in names]
                 usage = Usage(input=self.size(effect.path) // self.chance.choice([2, 4, 5]), output=5)
                 return c.Replied(effect, self.long(2_000), "", calls, "tool_calls", usage, asked=0)
-            case c.ToolCall() if roll < 0.6:
+            case ToolCall() if roll < 0.6:
                 return c.ToolEnded(effect, 5, result=self.long(65_000)[:65_000], truncated=roll < 0.1)
         return super()._report(effect)
 

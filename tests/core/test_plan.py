@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from app.core import commands as c
 from app.core.apply import fold
 from app.core.codec import decode
+from app.core.effects import ArchiveFlush
 from app.core.plan import plan
 from tests.core.world import DEEP, RULES, FakeAgent, World
 
@@ -62,7 +63,7 @@ def check(world: World) -> None:
     world.do(c.Wake(), "")
     assert len(world.log) == before, "what is due at one time is decided at once"
     planned = plan(state, world.rules)
-    wanted = [effect for effect in planned.effects if not isinstance(effect, c.ArchiveFlush)]
+    wanted = [effect for effect in planned.effects if not isinstance(effect, ArchiveFlush)]
     assert len(set(planned.effects)) == len(planned.effects)
     assert planned.wake_at is None or planned.wake_at > world.at, "a time in the past makes the wheel turn for ever"
     if run is None:

@@ -21,6 +21,7 @@ from app.core import events as e
 from app.core.apply import fold
 from app.core.codec import decode, encode
 from app.core.decide import decide
+from app.core.effects import ArchiveFlush
 from app.core.errors import Rejected
 from app.core.notes import put_before_the_model
 from app.core.plan import plan
@@ -196,7 +197,7 @@ def test_what_runs_is_wanted_or_waits_for_a_time(seed: int) -> None:
     run = world.state.run
     if run is not None and run.status == "running":
         wanted = plan(world.state, world.rules)
-        assert [w for w in wanted.effects if not isinstance(w, c.ArchiveFlush)] or wanted.wake_at is not None
+        assert [w for w in wanted.effects if not isinstance(w, ArchiveFlush)] or wanted.wake_at is not None
     if run is not None and run.status == "waiting":
         assert all(call.waits or call.agent for _, call in run.calls)
 

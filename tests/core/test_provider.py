@@ -1,4 +1,4 @@
-"""SEMANTICS.md §9 (time, money, provider trouble) and FAULTS B4, as far as the pure floor decides."""
+"""SEMANTICS.md §9 (time, money, provider trouble), as far as the pure floor decides."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_without_it_the_wait_is_exponential_with_full_jitter(chance: float, leas
 
 @pytest.mark.parametrize(("kind", "reason"), [("stall", "stall"), ("cut", "upstream"), ("malformed", "upstream")])
 def test_text_that_was_shown_is_taken_back_by_an_event(kind: str, reason: str) -> None:
-    """§9, FAULTS 77-79: cuts, stalls and malformed streams are failures, never finished answers."""
+    """§9, FAULTS 77, 78, 79: cuts, stalls and malformed streams are failures, never finished answers."""
     stage = Stage()
     stage.prompt()
     stage.stream("half of ")

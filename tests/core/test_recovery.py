@@ -57,7 +57,7 @@ def test_a_call_that_had_not_begun_simply_runs() -> None:
 
 
 def test_never_is_in_doubt_and_the_model_is_told_neutrally() -> None:
-    """§2, FAULTS 5-7: not run again; it may or may not have happened and must be verified."""
+    """§2, FAULTS 5, 7: not run again; it may or may not have happened and must be verified."""
     stage = Stage()
     stage.prompt()
     stage.reply("", "never")

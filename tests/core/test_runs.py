@@ -15,6 +15,7 @@ from app.core import events as e
 from app.core.bounds import TEXT_BYTES_MAX, TITLE_CHARS_MAX
 from app.core.codec import encode
 from app.core.decide import decide
+from app.core.effects import Admission, ArchiveFlush, ModelCall
 from app.core.errors import Rejected
 from app.core.events import Call
 from app.core.state import State
@@ -62,7 +63,7 @@ def test_a_prompt_starts_a_run() -> None:
     assert stage.prompt() == ["prompt.given", "run.started", "step.started"]
     step = stage.last(e.StepStarted)
     assert (step.step, step.attempt, step.model) == (1, 1, "m")
-    assert stage.wanted == [c.ModelCall(1, stage.run.run, (), 1, 1)]
+    assert stage.wanted == [ModelCall(1, stage.run.run, (), 1, 1)]
     assert stage.told == [("user", "go")]
 
 
@@ -71,7 +72,7 @@ def test_a_run_that_finds_no_place_waits_visibly() -> None:
     stage = Stage(admit=False)
     assert stage.prompt() == ["prompt.given", "run.started"]
     (effect,) = stage.wanted
-    assert isinstance(effect, c.Admission) and stage.run.status == "running"
+    assert isinstance(effect, Admission) and stage.run.status == "running"
     assert stage.wait(60_000) == []
     assert stage.report(c.Admitted(effect)) == ["step.started"]
 
@@ -384,8 +385,8 @@ def test_the_archive_is_wanted_after_every_suspension_every_twenty_steps_and_at_
     assert stage.plan.effects == ()
 
 
-def flushes(stage: Stage) -> list[c.ArchiveFlush]:
-    return [effect for effect in stage.plan.effects if isinstance(effect, c.ArchiveFlush)]
+def flushes(stage: Stage) -> list[ArchiveFlush]:
+    return [effect for effect in stage.plan.effects if isinstance(effect, ArchiveFlush)]
 
 
 def written(stage: Stage) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 
 from app.core import commands as c
 from app.core import events as e
+from app.core.effects import Admission, ModelCall, ToolCall
 from app.core.events import Failure
 from tests.core.stage import Stage, kinds
 
@@ -102,12 +103,12 @@ def test_after_the_end_nothing_moves(reach: Callable[[Stage], None]) -> None:
     late: list[c.Internal] = []
     for effect in stage.wanted:
         match effect:
-            case c.ModelCall():
+            case ModelCall():
                 late += [c.Streamed(effect, "more"), c.Replied(effect, "late", "", [], "stop", None, asked=1)]
                 late += [c.AttemptFailed(effect, "overloaded", "busy", True)]
-            case c.ToolCall():
+            case ToolCall():
                 late += [c.ToolStarting(effect), c.Progressed(effect, "half", 0.5)]
-            case c.Admission():
+            case Admission():
                 late += [c.Admitted(effect)]
     stage.cancel()
     stage.wait(10_000)

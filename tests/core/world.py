@@ -15,6 +15,7 @@ from app.core import commands as c
 from app.core.catalogue import AgentSpec, Rules, ToolSpec
 from app.core.codec import encode
 from app.core.decide import Decision, decide
+from app.core.effects import Admission, ArchiveFlush, Effect, ModelCall, Summary, ToolCall
 from app.core.errors import Rejected
 from app.core.events import Call, Event, Failure, Usage
 from app.core.plan import plan
@@ -172,18 +173,18 @@ class World:
                 self.do(c.Drain(), "")
             self.do(c.Activate(self.state.epoch + 1), "")
 
-    def _report(self, effect: c.Effect) -> c.Internal:
-        if isinstance(effect, c.ModelCall):
-            said: list[Callable[[c.ModelCall], c.Internal]] = [self._streamed, self._replied, self._failed]
+    def _report(self, effect: Effect) -> c.Internal:
+        if isinstance(effect, ModelCall):
+            said: list[Callable[[ModelCall], c.Internal]] = [self._streamed, self._replied, self._failed]
             return self.chance.choices(said, [3, 6, 1])[0](effect)
         match effect:
-            case c.Summary():
+            case Summary():
                 return self._summary(effect)
-            case c.ArchiveFlush():
+            case ArchiveFlush():
                 return c.Flushed(effect, self.state.seq)
-            case c.Admission():
+            case Admission():
                 return c.Admitted(effect)
-            case c.ToolCall():
+            case ToolCall():
                 reports: list[c.Internal] = [
                     c.ToolStarting(effect),
                     c.ToolStarting(effect),
@@ -201,7 +202,7 @@ class World:
         following = self.chance.choice([None, "rest"])
         return self.chance.choice([c.Draft(kind, text), c.Draft("progress", task="t", result="r", next=following)])
 
-    def _summary(self, effect: c.Summary) -> c.Internal:
+    def _summary(self, effect: Summary) -> c.Internal:
         """A short, a long or no summary, or a failure of any kind."""
         if self.chance.random() < 0.6:
             text = self.chance.choice(["in short", "at length " * 400, " "])
@@ -209,10 +210,10 @@ class World:
         kind = self.chance.choice(["overloaded", "context", "context", "refused"])
         return c.SummaryFailed(effect, kind, "busy", kind == "overloaded", self.chance.choice([None, 0.0, 2.0]))
 
-    def _streamed(self, effect: c.ModelCall) -> c.Internal:
+    def _streamed(self, effect: ModelCall) -> c.Internal:
         return c.Streamed(effect, self.chance.choice(["", "wört "]), self.chance.choice(["", "hm "]))
 
-    def _replied(self, effect: c.ModelCall) -> c.Internal:
+    def _replied(self, effect: ModelCall) -> c.Internal:
         tools = ["never", "safe", "ask", "stubborn", "guarded", "hurried", "missing", "inner", "inner"]
         calls = [
             Call(
@@ -227,7 +228,7 @@ class World:
         text = self.chance.choice(["all done"] * 9 + [""])
         return c.Replied(effect, text, "", calls, finish, usage, asked=40)
 
-    def _failed(self, effect: c.ModelCall) -> c.Internal:
+    def _failed(self, effect: ModelCall) -> c.Internal:
         retryable = self.chance.random() < 0.9
         return c.AttemptFailed(effect, "overloaded", "busy", retryable, self.chance.choice([None, 0.0, 2.0, 900.0]))
 

@@ -1,146 +1,99 @@
-"""A real server is killed at every commit of a reference run, before and after it: enumerated, not sampled.
+"""A real server is killed at every commit of the reference run, before and after it, and at every await of it.
 
-The run streams text, calls a `never` and a `safe` tool in parallel, waits for an approval, takes a hint, and ends; its
-reader comes back with its cursor. FAULTS 1-5, 7-10: for each commit a server of its own that dies there, then lives.
+Commits and the statements of migrations are enumerated, not sampled. Of the awaits the first and the middle passing of
+each place in app/ are candidates, of which a fixed subset is tried; each passing of each place with
+`--kills-everywhere` (a quarter of an hour).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
-import sys
+from collections import Counter
 from pathlib import Path
 
-import httpx2
 import pytest
-from websockets.exceptions import WebSocketException
 
-from tests.acceptance.harness import ROOT, Client, Server, fresh
-from tests.acceptance.history import differences, faults
-from tests.acceptance.stub import Answer, Call, Story, Stub, Use
+from tests.acceptance.harness import Server
+from tests.acceptance.stub import Stub
+
+from .reference import AT_ONCE, die_at, die_at_each
 
 COMMITS_MAX = 200
 """A reference run has fewer; the count ends when one life reaches the end of the run."""
 
-
-class Dying(Server):
-    """A server whose next life ends at one exact commit."""
-
-    at: tuple[int, str] | None = None
-
-    async def start(self, ready: bool = True, within: float = 30.0) -> Server:
-        if self.at is None:
-            return await super().start(ready, within)
-        with self.output.open("ab") as output:
-            self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.kill.dies_at", str(self.at[0]), self.at[1]),
-                *("--port", str(self.port), "--data", str(self.data), "--agent", ",".join(self.agents)),
-                cwd=ROOT,
-                env={"PATH": "", **self.settings},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        return self
+PLACES = 12
+"""How many awaits are tried without `--kills-everywhere`."""
 
 
-def model(line: str) -> Answer:
-    """Text and two tools, a reservation that needs approval, and an answer; always the same."""
-
-    async def answer(call: Call) -> None:
-        match sum(message["role"] == "assistant" for message in call.messages):
-            case 0:
-                await call.text("First ", "this. ")
-                await call.use(Use("once", {"line": line}, id="n"), Use("safe", {"line": f"{line}-safe"}, id="s"))
-            case 1:
-                await call.use(Use("reserve", {"place": line, "people": 2}, id="r"))
-            case _:
-                await call.text("All ", "done.")
-                await call.end()
-                return
-        await call.end("tool_calls")
-
-    return answer
+async def every_commit(home: Path, when: str) -> int:
+    """How many commits there were to die at."""
+    stub = await Stub().start()
+    try:
+        for number in range(1, COMMITS_MAX):
+            if not await die_at(home / str(number), stub, str(number), when):
+                return number - 1
+    finally:
+        await stub.close()
+    raise AssertionError("the reference run never ends")
 
 
-def _brain(line: str, _: Call) -> Answer:
-    return model(line)
+async def awaits(home: Path) -> Counter[str]:
+    """The places in app/ where the reference run goes on after an await, and how often it does."""
+    passed = home / "awaits"
+    assert await die_at_each(home / "unharmed", [(str(passed), "awaits")]) == 0
+    return Counter(passed.read_text().splitlines())
 
 
-class Run:
-    """The reference run and its reader, over the lives of a server."""
-
-    def __init__(self, server: Dying, story: Story, line: str) -> None:
-        self.server, self.story, self.line = server, story, line
-        self.conversation = ""
-        self.reader: Client | None = None
-        self.ended = False
-
-    async def live(self) -> None:
-        """One life: create, approve what is open, give a hint, read; until the process dies or the run is archived."""
-        with contextlib.suppress(httpx2.HTTPError, OSError, WebSocketException, AssertionError, EOFError, KeyError):
-            async with asyncio.timeout(20):
-                while not await self.server.is_ready():
-                    if not self.server.alive:
-                        return
-                    await asyncio.sleep(0.02)
-                body = {"id": "the-creation", "agent": "desk", "prompt": self.story.says(self.line)}
-                answer = await self.server.http.post("/api/conversations", json=body)
-                self.conversation = answer.json()["conversation"]
-                before = self.reader
-                self.reader = await (self.server.again(before) if before else self.server.attach(self.conversation))
-                while self.server.alive and not self.ended:
-                    await self._go_on(self.reader)
-                    await asyncio.sleep(0.01)
-
-    async def _go_on(self, reader: Client) -> None:
-        shown = await self.server.get(f"/api/conversations/{self.conversation}")
-        for asked in shown["approvals"]:
-            where = {"run": asked["run"], "call": [asked["call"]], "digest": asked["digest"]}
-            await self.server.command(self.conversation, "hint", "the-hint", text="Quickly, please.")
-            await self.server.command(self.conversation, "approve", "the-approval", **where)
-        self.ended = shown["status"] == "idle" and bool(reader.all("run.completed") and reader.all("archive.flushed"))
-
-    async def check(self) -> None:
-        """P1-P6, from what the reader saw, the log, and what the tools did."""
-        assert self.ended and self.reader is not None
-        log = await self.server.replay(self.conversation)
-        await self.reader.until(lambda c: c.cursor >= log[-1].seq, "the end of the log")
-        assert faults(log) == []
-        assert not differences(list(self.reader.records), self.reader.cursor, log)
-        for id in ("the-creation", "the-hint", "the-approval"):
-            assert sum(record.event.get("cause") == id for record in log) == 1, id
-        begun = [entry for entry in self.server.ledger(self.line) if entry.split()[:2] == ["once", "begin"]]
-        assert len(begun) <= 1, "a tool that may not be repeated ran twice"
+async def every_await(home: Path, everywhere: bool) -> tuple[int, int, int]:
+    """Deaths, tries, and how many times there are in all. Which of them a run comes to differs a little."""
+    passed = await awaits(home)
+    every = [(place, str(time)) for place in sorted(passed) for time in range(1, passed[place] + 1)]
+    # The first and the middle time at each place, then evenly: the same choice as long as the code is the same.
+    chosen = [(place, str(time)) for place, n in sorted(passed.items()) for time in sorted({1, (n + 1) // 2})]
+    places = every if everywhere else [chosen[len(chosen) * number // PLACES] for number in range(PLACES)]
+    return await die_at_each(home, places), len(places), len(every)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_killed_at_every_commit(tmp_path: Path, when: str) -> None:
-    """P1-P6: whatever the commit, nothing seen is lost, the `never` tool began once, the run completes."""
-    stub = await Stub().start()
-    try:
-        for number in range(1, COMMITS_MAX):
-            story, line = stub.story(), fresh("line")
-            story.brain = functools.partial(_brain, line)
-            server = Dying(tmp_path / str(number), stub.url)
-            run = Run(server, story, line)
+    """P1-P6, FAULTS 1, 2, 3, 4, 5, 7, 8, 9, 10: nothing seen is lost, the `never` tool began once, the run completes.
+
+    `before` is inside the transaction, that of the flush too.
+    """
+    commits = await every_commit(tmp_path, when)
+    print(f"killed {when} each of {commits} commits of the reference run")
+    assert commits > 10, "the reference run has many commits"
+
+
+@pytest.mark.timeout(3_600)
+async def test_killed_at_awaits(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """P1-P6, FAULTS 1, 2, 3, 4, 5, 7, 8, 9: the process is gone in the very moment in which a task would go on."""
+    deaths, tries, times = await every_await(tmp_path, request.config.getoption("--kills-everywhere"))
+    print(f"killed at {deaths} of {tries} awaits; the reference run has {times}")
+    assert tries >= PLACES and deaths >= 0.8 * tries
+
+
+@pytest.mark.timeout(300)
+async def test_killed_at_every_statement_of_the_migrations(tmp_path: Path) -> None:
+    """FAULTS 11: a first start that dies there leaves a step whole or not at all; the next start completes it."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def die_before(statement: int) -> bool:
+        server = Server(tmp_path / str(statement), "http://127.0.0.1:9/v1")
+        server.program = ("-m", "tests.kill.dies_at", str(statement), "migrating")
+        async with gate:
             try:
-                server.at = (number, when)
+                await server.start(ready=False)
+                died = await server.exited() == -9
+                [(version,)], tables = server.sql("PRAGMA user_version"), server.sql("SELECT name FROM sqlite_schema")
+                made = [name for (name,) in tables if "migrations" not in name]
+                assert bool(made) == (version > 0), (version, made)
+                server.program = ("-m", "app")
                 await server.start()
-                await run.live()
-                survived = run.ended and server.alive
-                server.at, run.ended = None, False
-                await server.kill()
-                await server.start()
-                await run.live()
-                await run.check()
+                assert (await server.create())["conversation"]
             finally:
                 await server.close()
-            if survived:
-                break
-        print(f"killed {when} each of {number - 1} commits of the reference run")
-        assert number > 10, "the reference run has many commits"
-    finally:
-        await stub.close()
+        return died
+
+    assert all(await asyncio.gather(*(die_before(number) for number in range(1, 27))))

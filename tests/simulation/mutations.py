@@ -34,6 +34,7 @@ from app.core import commands as c
 from app.core import decide as deciding
 from app.core import events as e
 from app.core.decide import Decision, decide
+from app.core.effects import ArchiveFlush, Effect, ToolCall
 from app.store import log_memory
 from app.store.event_log import Append, Row, Unavailable
 from app.store.rows import page
@@ -158,8 +159,8 @@ def _lets_an_older_owner_write(patch: Patch) -> None:
 def _flushes_what_is_not_committed(patch: Patch) -> None:
     effect = Runner._effect
 
-    def late(self: Runner, wanted: c.Effect, state: Any) -> Any:
-        if not isinstance(wanted, c.ArchiveFlush):
+    def late(self: Runner, wanted: Effect, state: Any) -> Any:
+        if not isinstance(wanted, ArchiveFlush):
             return effect(self, wanted, state)
 
         async def flush() -> None:
@@ -346,12 +347,12 @@ def _runs_what_nobody_approved(patch: Patch) -> None:
     """The plan does not look whether a call waits."""
     of_run = plan._of_run
 
-    def careless(epoch: int, run: Any, rules: Any) -> list[c.Effect]:
+    def careless(epoch: int, run: Any, rules: Any) -> list[Effect]:
         wanted = of_run(epoch, run, rules)
         if run.stop is None and run.status != "suspended":
             for path, call in run.calls:
                 if call.approval is not None:
-                    wanted.append(c.ToolCall(epoch, run.run, path, call.call, call.tries))
+                    wanted.append(ToolCall(epoch, run.run, path, call.call, call.tries))
         return wanted
 
     patch.setattr(plan, "_of_run", careless)
@@ -390,7 +391,7 @@ def _leaves_calls_open_at_a_stop(patch: Patch) -> None:
 def _goes_on_after_a_stop(patch: Patch) -> None:
     """The plan still wants the effects of a run that is being stopped."""
 
-    def deaf(epoch: int, run: Any, rules: Any) -> list[c.Effect]:
+    def deaf(epoch: int, run: Any, rules: Any) -> list[Effect]:
         stop, run.stop = run.stop, None
         try:
             return of_run(epoch, run, rules)

@@ -1,4 +1,4 @@
-"""The process of the reference world is killed once at every place, and P1-P7 hold each time (FAULTS.md 1-9).
+"""The process of the reference world is killed once at every place, and P1-P7 hold each time.
 
 Every commit boundary, before and after: always; and once more at the boundaries that follow, inside the recovery.
 Every callback of the event loop, which is every await of every task: all of them with `--kills-everywhere`, else every
@@ -74,7 +74,7 @@ def test_a_kill_at_every_commit_boundary(unharmed: Reference, again: int | None)
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("part", range(SLICES))
 def test_a_kill_between_any_two_callbacks(unharmed: Reference, part: int, request: pytest.FixtureRequest) -> None:
-    """FAULTS 4-9: in the middle of a model stream, a tool, an approval, a recovery of readers, a flush."""
+    """FAULTS 4, 5, 6, 7, 8, 9: in the middle of a model stream, a tool, an approval, a recovery of readers, a flush."""
     apart = 1 if request.config.getoption("--kills-everywhere") else max(1, unharmed.steps // STEPS_PLAYED)
     worlds = [play(step=step) for step in list(range(2, unharmed.steps - EPILOGUE, apart))[part::SLICES]]
     assert all(world.starts >= 2 for world in worlds), "somebody was not killed"

@@ -11,7 +11,8 @@ import re
 
 import pytest
 
-from app.core.commands import Activate, ModelCall, ToolCall, Wake
+from app.core.commands import Activate, Wake
+from app.core.effects import ModelCall, ToolCall
 from app.core.plan import plan
 from tests.core import world as core
 from tests.core.test_properties import DEEP_RULES

@@ -207,8 +207,10 @@ async def test_purging_leaves_no_trace_of_old_deletions(log: EventLog) -> None:
         await log.keep(name, "ref", "kept")
     await log.delete("a", 100)
     await log.delete("b", 200)
+    assert (await log.deleted(100), await log.deleted(200), await log.deleted(201)) == ([], ["a"], ["a", "b"])
     assert await log.purge(100) == []
     assert await log.purge(200) == ["a"]
+    assert await log.deleted(200) == []
     assert await log.find_run("run-a") is None
     for call in (log.head("a"), log.read("a", 0, 10), log.kept("a", "ref"), log.append(Append("a", 3, 1, (row([4]),)))):
         with pytest.raises(KeyError):

@@ -132,6 +132,7 @@ class Variants(RuleBasedStateMachine):
 
     @rule(at=st.integers(1, 9))
     def purge(self, at: int) -> None:
+        self.both(lambda variant: variant.deleted(at))
         self.both(lambda variant: variant.purge(at))
 
     @rule(name=NAMES, text=st.text(st.characters(codec="utf-8"), max_size=5))

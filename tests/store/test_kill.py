@@ -1,4 +1,4 @@
-"""`kill -9` in the middle of appends: what was acknowledged is there, and the log goes on (P1, FAULTS 1 to 3)."""
+"""`kill -9` in the middle of appends: what was acknowledged is there, and the log goes on (P1)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def append_until_killed(directory: Path, lines: int) -> list[tuple[str, int, boo
 
 
 async def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+    """FAULTS 1, 2, 3."""
     lasting: dict[str, set[int]] = {}
     heads: dict[str, int] = {}
     chance = random.Random(11)

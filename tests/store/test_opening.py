@@ -172,7 +172,7 @@ async def test_log_ids_stay_across_ordinary_starts(tmp_path: Path) -> None:
 
 
 async def test_an_older_database_gets_new_log_ids(tmp_path: Path) -> None:
-    """SEMANTICS §11, FAULTS 21 and 22: a reader's cursor of the lost future must not fit any more."""
+    """SEMANTICS §11, FAULTS 21, 22: a reader's cursor of the lost future must not fit any more."""
     data, backup = tmp_path / "data", tmp_path / "backup.db"
     _, made = await open_once(data, make_conversations=3)
     shutil.copy(data / "holdfast.db", backup)

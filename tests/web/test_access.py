@@ -190,6 +190,7 @@ BODIES = {
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("route", sorted(TABLE))
 async def test_every_route_asks_who_it_is(site: Site, route: str, who: str) -> None:
+    """FAULTS security-authorize."""
     method, path = route.split(" ")
     path = path.replace("{conversation}", site.conversation).replace("{run}", site.run).replace("{ref:path}", "x")
     wanted = TABLE[route][list(WHO).index(who)]
@@ -243,6 +244,7 @@ def test_every_command_is_tried() -> None:
 @pytest.mark.parametrize("who", ["other", "guest", "nobody"])
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 async def test_no_command_of_a_stranger_changes_anything(site: Site, command: str, who: str) -> None:
+    """FAULTS security-authorize."""
     said = {"type": command, "id": "strange", **COMMANDS[command]}
     path = f"/api/conversations/{site.conversation}/commands"
     assert (await site.http(who, "POST", path, said)).status in (403, 404)

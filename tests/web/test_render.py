@@ -60,6 +60,7 @@ def assert_inert(html: str) -> Seen:
     ],
 )
 def test_raw_html_is_shown_as_the_text_that_it_is(text: str) -> None:
+    """FAULTS security-xss."""
     seen = assert_inert(render(text))
     assert seen.tags <= {"p", "pre", "code"}
     assert seen.words.strip() == text
@@ -87,6 +88,7 @@ def test_a_link_that_leads_elsewhere_than_the_web_or_mail_is_only_its_words(url:
 
 
 def test_links_open_apart_and_say_where_they_lead() -> None:
+    """FAULTS security-exfiltration."""
     html = render('[my bank](https://evil.example/login "my bank")')
     assert html == (
         '<p><a href="https://evil.example/login" title="evil.example" target="_blank"'
@@ -100,6 +102,7 @@ def test_links_open_apart_and_say_where_they_lead() -> None:
     "text", ["![a chart](https://evil.example/p?x=1)", "![a chart]\n\n[a chart]: https://evil.example/p?x=1"]
 )
 def test_a_remote_image_becomes_a_link_that_shows_its_host(text: str) -> None:
+    """FAULTS security-exfiltration."""
     seen = assert_inert(render(text))
     assert "img" not in seen.tags
     assert seen.links == ["https://evil.example/p?x=1"]

@@ -115,6 +115,22 @@ def test_attached_describes_the_conversation_at_its_head() -> None:
     assert (frame["approvals"], frame["queued"], frame["run"]) == ([], [], None)
 
 
+def test_attached_shows_hints_that_a_drain_has_left_over() -> None:
+    """PROTOCOL §1.1: carried and not yet delivered; first, since they start the next run."""
+    stage = Stage(steps_max=1)
+    stage.prompt()
+    stage.hint("h1", "left")
+    stage.prompt("p2", "next")
+    stage.drain()
+    stage.reply("done")
+    frame = attached(snapshot(stage.state, "L1"))
+    assert frame["run"] is None
+    assert [(words["kind"], words["target"]) for words in frame["queued"]] == [("hint", "h1"), ("prompt", "p2")]
+    stage.drain(False)
+    stage.crash()
+    assert [words["target"] for words in attached(snapshot(stage.state, "L1"))["queued"]] == ["p2"]
+
+
 def test_attached_stays_within_its_bound_whatever_waits() -> None:
     """PROTOCOL §1.1: 1,000,000 bytes; digests stay, so that what is cut can still be decided."""
     stage = Stage(queue_max=10)

@@ -1,4 +1,4 @@
-"""What a stranger may send, and what becomes of it: PROTOCOL.md §1.2-§1.3, §4; FAULTS.md 38-48."""
+"""What a stranger may send, and what becomes of it: PROTOCOL.md §1.2-§1.3, §4."""
 
 from __future__ import annotations
 
