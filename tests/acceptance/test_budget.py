@@ -1,6 +1,6 @@
 """SEMANTICS.md §9: what a run has used, in tokens and money, and the ceilings that stop it. Rows 003-8, 002-9, 003-20.
 
-FAULTS 23, 84, 86 and 89 through a real server process. A reply of the stub takes 11 and 7 tokens: at these prices 78
+FAULTS 23, 84, 86, 89 through a real server process. A reply of the stub takes 11 and 7 tokens: at these prices 78
 millionths.
 """
 
