@@ -13,6 +13,7 @@ from pathlib import Path
 
 from app.core.codec import canonical
 from app.core.errors import Corrupt, HoldfastError
+from app.core.events import CompactionStarted
 from app.core.rebuild import Rebuilding, Rebuilt
 from app.core.request import plain
 from app.settings import SettingError, read
@@ -41,7 +42,7 @@ def check(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     parser.add_argument("conversations", nargs="*", metavar="CONVERSATION", help="only these; default: all")
     parser.add_argument("--data", help="instead of HOLDFAST_DATA")
     parser.add_argument(
-        "--show", type=int, metavar="SEQ", help="print the request of one step.started, as it is hashed"
+        "--show", type=int, metavar="SEQ", help="print the request that began with this event, as it is hashed"
     )
     given = parser.parse_args(arguments)
     if given.show is not None and len(given.conversations) != 1:
@@ -94,10 +95,9 @@ def _look(log: ReadOnlyLog, conversation: str) -> tuple[Found, list[str]]:
             else:
                 found.different += 1
                 event = rebuilt.event
+                what = "a summary" if isinstance(event, CompactionStarted) else f"step {event.step}"
                 where = f" of {'/'.join(event.path)}" if event.path else ""
-                faults.append(
-                    f"seq {event.seq}: step {event.step}, attempt {event.attempt}{where} asked something else"
-                )
+                faults.append(f"seq {event.seq}: {what}, attempt {event.attempt}{where} asked something else")
     except Corrupt as error:
         found.damaged = 1
         faults.append(str(error))
@@ -115,7 +115,7 @@ def _show(log: ReadOnlyLog, conversation: str, seq: int) -> int:
         if rebuilt.event.seq == seq and (request := rebuilt.request) is not None:
             _say(canonical(plain(request)).decode())
             return 0 if rebuilt.equal else 1
-    sys.stderr.write(f"holdfast: {conversation} has no step.started with a digest at seq {seq}\n")
+    sys.stderr.write(f"holdfast: {conversation} has no request with a digest at seq {seq}\n")
     return 1
 
 

@@ -182,6 +182,6 @@ def _request(effect: ModelCall, state: State) -> Request:
 
 def _summary_request(effect: Summary, state: State) -> Request:
     assert state.run is not None
-    compacting = state.run.levels[effect.path].compacting
-    assert compacting is not None
-    return Request(compacting.model, summary_request(state, effect.path), [])
+    level = state.run.levels[effect.path]
+    assert level.compacting is not None
+    return summary_request(level, level.compacting)

@@ -15,8 +15,9 @@ from app.core import events as e
 from app.core.codec import to_json
 from app.core.context import entered, kept_words, recent, text_of
 from app.core.events import Shortened
+from app.core.request import digest_of
 from app.core.state import HistoryItem, Words
-from app.core.summarising import ITEM_PART, OVERFLOWS_MAX, Place, added_chars, line
+from app.core.summarising import ITEM_PART, OVERFLOWS_MAX, Place, added_chars, line, summary_request
 from app.core.window import CALL_CHARS, MESSAGE_CHARS, SHARES, Measure, waiting
 
 REFERENCES_FROM = 70
@@ -142,6 +143,7 @@ class _Look:
         started = self._started(self._readable(end) if readable else end, hardness)
         if not readable:
             return self._place.summarised_mechanically(started)
+        started.request = digest_of(summary_request(self._level, started))
         self._place.ledger.emit(started)
         return True
 

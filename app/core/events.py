@@ -374,6 +374,7 @@ class CompactionStarted(Event, tag="compaction.started"):
     words: int
     reads: int
     writes: int
+    request: str | None = None
 
 
 class CompactionFailed(Event, tag="compaction.failed"):

@@ -13,9 +13,10 @@ from app.core.apply import apply
 from app.core.catalogue import AgentSpec, Rerun, Rules, ToolSpec
 from app.core.codec import decode
 from app.core.errors import Corrupt
-from app.core.events import Description, Json, StepStarted
+from app.core.events import CompactionStarted, Description, Json, StepStarted
 from app.core.request import digest_of, request_of
 from app.core.state import Level, Request, State
+from app.core.summarising import summary_request
 
 CONTRADICTIONS = (AssertionError, AttributeError, LookupError, StopIteration, TypeError, ValueError)
 """What folding events raises that no log of ours can hold."""
@@ -23,9 +24,9 @@ CONTRADICTIONS = (AssertionError, AttributeError, LookupError, StopIteration, Ty
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """One attempt and what it asked; `request` None: it was begun by a version that left no digest."""
+    """One attempt, of a step or a summary, and what it asked; `request` None: its version left no digest."""
 
-    event: StepStarted
+    event: StepStarted | CompactionStarted
     request: Request | None
 
     @property
@@ -44,15 +45,17 @@ class Rebuilding:
         """The attempt that this event starts, if it does. Raises Corrupt for what cannot follow."""
         event = decode(text)
         try:
-            rebuilt = self._rebuilt(event) if isinstance(event, StepStarted) else None
+            rebuilt = self._rebuilt(event) if isinstance(event, StepStarted | CompactionStarted) else None
             apply(self.state, event)
         except CONTRADICTIONS as error:
             raise Corrupt(f"the log contradicts itself at {event.seq}: {error!r}") from error
         return rebuilt
 
-    def _rebuilt(self, event: StepStarted) -> Rebuilt:
+    def _rebuilt(self, event: StepStarted | CompactionStarted) -> Rebuilt:
         assert self.state.run is not None
         level = self.state.run.levels[event.path]
+        if isinstance(event, CompactionStarted):
+            return Rebuilt(event, summary_request(level, event) if event.request is not None else None)
         if event.described is not None:
             self._described[level.place] = event.described
         if event.request is None:

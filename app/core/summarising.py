@@ -20,7 +20,7 @@ from app.core.endings import fail
 from app.core.events import Failure, Json, Path, Usage
 from app.core.ledger import Ledger
 from app.core.reports import alone, delay
-from app.core.state import Context, HistoryItem, Level, Run, State, Words
+from app.core.state import Context, HistoryItem, Level, Request, Run, Words
 from app.core.usage import estimated, priced
 from app.core.window import OUTPUT_PART, Measure, measure, tokens_of, window_chars
 
@@ -52,12 +52,8 @@ def added_chars(context: Context, rules: Rules, overflows: int) -> int:
     return max((window - window // OUTPUT_PART - len(INSTRUCTIONS)) * 3 // 8 >> 2 * overflows, 500)
 
 
-def summary_request(state: State, path: Path) -> list[Json]:
-    """The messages of the model call for a level's summary: from recorded facts alone, as a step's are."""
-    assert state.run is not None
-    level = state.run.levels[path]
-    started = level.compacting
-    assert started is not None
+def summary_request(level: Level, started: e.CompactionStarted) -> Request:
+    """What a level asks for a summary: from recorded facts alone, as for a step."""
     after = replace(level.context, through=started.to, words=started.words)
     kept = [line(item, after, started.reads // ITEM_PART) for item in kept_words(level.history, after)]
     added = _lines(level, started, started.reads // ITEM_PART)
@@ -69,10 +65,11 @@ def summary_request(state: State, path: Path) -> list[Json]:
         f"# The summary so far\n{so_far}" if so_far else "",
         f"# What happened then\n{excerpt(_joined(added), started.reads)}",
     ]
-    return [
+    told: list[Json] = [
         {"role": "system", "content": INSTRUCTIONS.format(words=max(started.writes // CHARS_A_WORD, WORDS_MIN))},
         {"role": "user", "content": "\n\n".join(part for part in asked if part)},
     ]
+    return Request(started.model, told, [])
 
 
 def _joined(lines: list[str]) -> str:

@@ -13,6 +13,7 @@ from app.core.effects import Summary
 from app.core.events import Call, Usage
 from app.core.ledger import Ledger
 from app.core.reading import READ_RESULT, find, reading
+from app.core.rebuild import Rebuilding
 from app.core.summarising import summary_request
 from app.core.transcript import messages, tools
 from tests.core.stage import Stage
@@ -69,13 +70,30 @@ def compacting(**rules: object) -> Stage:
 
 def requested(stage: Stage) -> str:
     """What the summariser is asked."""
-    asked = summary_request(stage.state, summary(stage).path)
+    assert stage.state.run is not None
+    level = stage.state.run.levels[summary(stage).path]
+    assert level.compacting is not None
+    asked = summary_request(level, level.compacting).messages
     assert [message["role"] for message in asked] == ["system", "user"]
     return str(asked[1]["content"])
 
 
 def offered(stage: Stage) -> list[str]:
     return [tool["function"]["name"] for tool in tools(stage.state, stage.path, stage.rules)]
+
+
+def test_003_17_a_summary_is_rebuilt_from_the_log_alone() -> None:
+    """003-17: what the summariser was asked, also by the next owner, is what its digest says."""
+    stage = compacting()
+    sent = requested(stage)
+    stage.crash()
+    assert requested(stage) == sent
+    summarise(stage)
+    rebuilding = Rebuilding()
+    found = [one for text in stage.texts() if (one := rebuilding.take(text)) is not None]
+    summaries = [one for one in found if isinstance(one.event, e.CompactionStarted)]
+    assert summaries and all(one.request is not None and one.equal for one in found)
+    assert next(one.request.messages[1]["content"] for one in summaries if one.request is not None) == sent
 
 
 # --- references
