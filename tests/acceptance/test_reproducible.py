@@ -156,7 +156,7 @@ async def test_what_check_cannot_do_is_said_in_a_sentence(launch: Launch, tmp_pa
     for data, arguments, sentence in (
         (tmp_path / "nowhere", [], "there is no holdfast.db"),
         (server.data, ["unknown"], "there is no conversation unknown"),
-        (server.data, [tab.attached["conversation"], "--show", "1"], "no step.started"),
+        (server.data, [tab.attached["conversation"], "--show", "1"], "no request with a digest"),
     ):
         code, printed = await check(data, *arguments)
         assert code == 1 and sentence in printed and "Traceback" not in printed, printed

@@ -1,6 +1,7 @@
-"""The first measures of the house, small enough for every run; `python -m tests.benchmarks.load` prints the whole.
+"""The first measures of the house against their limits; `python -m tests.benchmarks.load` prints the whole report.
 
-Ratios of one run, with room for a busy machine: the limits of the report itself are stricter (250 ms, 1.5, 3).
+Ratios of one run. They want the machine for themselves (README: they run after the other tests, not beside them); one
+that something else has disturbed is measured again, a few times: it is the machine then, not the house.
 """
 
 from __future__ import annotations
@@ -9,20 +10,33 @@ import pytest
 
 from tests.benchmarks.load import replay, streaming
 
+TRIES = 3
+LATENCY_MS = 250
+DURABLE_RATIO = 1.5
+REPLAY_RATIO = 3.0
 
-@pytest.mark.timeout(180)
+
+@pytest.mark.timeout(240)
 async def test_a_hundred_conversations_stream_in_time() -> None:
-    """100 conversations x 30 pieces/s with one reader each: from the model's emission to the reader."""
-    memory, sqlite = await streaming("memory", 100, 3), await streaming("sqlite", 100, 3)
-    print(f"p99 {sqlite.at(0.99):.0f} ms; durable / in memory, median: {sqlite.at(0.5) / memory.at(0.5):.2f}")
-    assert len(sqlite.latencies) == 100 * 90
-    assert sqlite.at(0.99) < 1_000
-    assert sqlite.at(0.5) < 4 * memory.at(0.5)
+    """100 conversations x 30 pieces/s with one reader each: from the model's emission to the reader, on one core."""
+    found: list[tuple[float, float]] = []
+    for _ in range(TRIES):
+        memory, sqlite = await streaming("memory", 100, 3), await streaming("sqlite", 100, 3)
+        assert len(sqlite.latencies) == 100 * 90
+        found.append((sqlite.at(0.99), sqlite.at(0.5) / memory.at(0.5)))
+        print(f"p99 {found[-1][0]:.0f} ms; durable / in memory, median: {found[-1][1]:.2f}")
+        if found[-1][0] < LATENCY_MS and found[-1][1] < DURABLE_RATIO:
+            return
+    pytest.fail(f"p99 in ms and durable / in memory, of {TRIES} tries: {found}")
 
 
-@pytest.mark.timeout(180)
-async def test_a_replay_costs_about_what_its_bytes_cost() -> None:
-    """Reading a long conversation from the beginning against the same frames sent raw."""
-    read = await replay(3_000, 7)
-    print(f"replay / raw: {read.ratio:.2f}")
-    assert read.ratio < 6
+@pytest.mark.timeout(240)
+async def test_a_first_replay_costs_about_what_its_bytes_cost() -> None:
+    """A conversation of 10,000 events, read for the first time since the start, against the same frames sent raw."""
+    found: list[float] = []
+    for _ in range(TRIES):
+        found.append((await replay(10_000, 7)).ratio)
+        print(f"replay / raw: {found[-1]:.2f}")
+        if found[-1] < REPLAY_RATIO:
+            return
+    pytest.fail(f"replay / raw, of {TRIES} tries: {found}")
