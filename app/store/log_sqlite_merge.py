@@ -15,7 +15,7 @@ from typing import NamedTuple
 from app.store.event_log import SEPARATOR
 from app.store.log_sqlite_rows import Piece
 
-MERGED_CHARS_MAX = 65_536
+MERGED_CHARS_MAX = 16_384
 """Characters of a row that has been merged from several."""
 
 _ROWS = """
