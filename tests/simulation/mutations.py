@@ -611,7 +611,8 @@ def _takes_a_run_and_keeps_it(patch: Patch) -> None:
     """What was taken can still go on here."""
 
     async def copying(self: Moving, conversation: str, by: str) -> Any:
-        return await self.export(conversation, taken=True)
+        head = await self.log.head(conversation)
+        return await self._exported(conversation, head.log, head.head, taken=True)
 
     patch.setattr(Moving, "take", copying)
 
