@@ -69,12 +69,12 @@ def departure(state: State, run: str | None) -> RunMoved | None:
 
     Raises Rejected where there is nothing to take.
     """
-    newest = run or next(reversed(state.runs), "")
-    if state.run is not None and state.run.run == newest:
+    meant = run or next(reversed(state.runs), "")
+    if state.run is not None and state.run.run == meant:
         if state.run.status not in SUSPENDED:
             raise Rejected("not_running", "No run is suspended here.")
         return None
-    record = state.runs.get(newest)
+    record = state.runs.get(meant)
     if record is None or record.moved is None or record.moved.through is None:
         raise Rejected("not_running", "No run is suspended here.")
     return record.moved

@@ -197,7 +197,7 @@ async def test_a_taken_run_goes_on_elsewhere_and_only_there(launch: Launch, stor
 
 
 async def test_a_take_whose_answer_was_lost_is_repeated(launch: Launch, story: Story) -> None:
-    """004-22, 004-25, FAULTS 2: `kill -9` once the run has moved: the same call gives the same object, which works once."""
+    """004-22, 004-25, FAULTS 2: `kill -9` once the run has moved: the same call, the same object."""
     name = fresh("fay")
     a = await launch(agents=SERVED, HOLDFAST_SECRET=SECRET)
     b = await launch(agents=SERVED, HOLDFAST_SECRET=SECRET)
