@@ -158,10 +158,13 @@ class Holdfast:
         with _known():
             return await house.moving.output(await _home(house, run), run)
 
-    async def take(self, conversation: str) -> Continuation:
-        """The same, and the run ends here, so that it can go on elsewhere. Raises Rejected."""
+    async def take(self, conversation: str, run: str | None = None) -> Continuation:
+        """The same, and the run ends here, so that it can go on elsewhere; again: the very same. Raises Rejected.
+
+        `run`: the one that is meant; without it the newest.
+        """
         with _known():
-            return Continuation(await self._open.moving.take(conversation, LOCAL.id))
+            return Continuation(await self._open.moving.take(conversation, LOCAL.id, run))
 
     async def resume(self, continuation: Continuation, *, force: bool = False) -> Started:
         """Decides what the continuation answers; its run goes on, here where it is of another house.

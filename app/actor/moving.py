@@ -22,16 +22,18 @@ from app.core.continuation import (
     check_readable,
     check_tools,
     decisions,
+    departure,
     ended,
     export,
     is_genuine,
+    is_kept_of,
 )
 from app.core.continuation_value import Ours, parse
 from app.core.errors import Corrupt, Rejected
-from app.core.events import ArchiveFlushed, ConversationCreated, Event, Json
+from app.core.events import ArchiveFlushed, ConversationCreated, Event, Json, RunMoved, owner_of
 from app.core.rebuild import CONTRADICTIONS
 from app.core.state import State
-from app.store.event_log import EventLog
+from app.store.event_log import EventLog, Page
 
 TRIES_MAX = 20
 """How often it is tried again because the conversation went on meanwhile: the archive is flushed, a title changes."""
@@ -51,29 +53,15 @@ class Moving:
     rules: Rules
     secret: bytes
 
-    async def export(self, conversation: str, *, taken: bool = False) -> Json:
+    async def export(self, conversation: str) -> Json:
         """The continuation of a suspended run, as a copy.
 
         Raises Rejected not_running, or too_large for a log over CONTINUATION_BYTES_MAX; KeyError, Unavailable.
         """
-        for _ in range(TRIES_MAX):
-            through, place = await self._place(conversation)
-
-            def exported(state: State, through: int = through, place: Place = place) -> Json | Rejected | None:
-                if state.seq != through:
-                    return None
-                try:
-                    return export(state, place, self.rules, self.secret, taken=taken)
-                except Rejected as refusal:
-                    return refusal
-
-            found: Json | Rejected | None = await self.directory.ask(conversation, exported)
-            if isinstance(found, Rejected):
-                raise found
-            if found is not None:
-                _check_size(len(to_json(found).encode()))
-                return found
-        raise _restless()
+        head = await self.log.head(conversation)
+        if head.deleted:
+            raise KeyError(conversation)
+        return await self._exported(conversation, head.log, head.head, taken=False)
 
     async def output(self, conversation: str, run: str) -> Json:
         """What came of a run, in the shape of the field: its continuation, or what it has ended with.
@@ -96,19 +84,38 @@ class Moving:
                 return await self.export(conversation)
         return found
 
-    async def take(self, conversation: str, by: str) -> Json:
-        """Ends the run here and gives what goes on elsewhere. Raises as `export`."""
-        for _ in range(TRIES_MAX):
-            exported = await self.export(conversation, taken=True)
-            ours = exported["holdfast"]
+    async def take(self, conversation: str, by: str, run: str | None = None) -> Json:
+        """Ends the run here and gives what goes on elsewhere; again, for whoever has lost it. Raises as `export`."""
+
+        def whereabouts(state: State) -> RunMoved | Rejected | None:
             try:
-                await self.directory.submit(conversation, c.Take(ours["run"], ours["seq"]), by)
+                return departure(state, run)
+            except Rejected as refusal:
+                return refusal
+
+        for _ in range(TRIES_MAX):
+            head = await self.log.head(conversation)
+            found: RunMoved | Rejected | None = await self.directory.ask(conversation, whereabouts)
+            if isinstance(found, Rejected):
+                raise found
+            if found is not None:
+                return await self._taken_before(conversation, head.log, found)
+            try:
+                exported = await self._exported(conversation, head.log, head.head, taken=True)
+                ours = exported["holdfast"]
+                await self.directory.submit(conversation, c.Take(ours["run"], ours["seq"], ours["log"]), by)
             except Rejected as refusal:
                 if refusal.code != "not_running":
                     raise
             else:
                 return exported
-        raise _restless()
+        raise Rejected("not_running", "The conversation does not stand still.")
+
+    async def _taken_before(self, conversation: str, log: str, moved: RunMoved) -> Json:
+        """The object with which a run has left; only from the log that it left, and unless it has come back since."""
+        if moved.log != log or await self.log.find_run(moved.run or "") != conversation:
+            raise Rejected("not_running", "This run was taken before, and it is no longer this conversation's to give.")
+        return await self._exported(conversation, log, moved.through or 0, taken=True)
 
     async def put_back(self, returned: Json, by: str, *, force: bool) -> Created:
         """Decides the run that an object belongs to, or goes on with it here; the same object again changes nothing.
@@ -182,27 +189,37 @@ class Moving:
             raise refusals[0]
         return Created(conversation, ours.run, duplicate=duplicate)
 
-    async def _place(self, conversation: str) -> tuple[int, Place]:
-        """The whole log with what is kept beside it, and where it ends. Raises Rejected too_large."""
-        log = (await self.log.head(conversation)).log
-        texts: list[str] = []
-        kept: dict[str, str] = {}
+    async def _exported(self, conversation: str, log: str, through: int, *, taken: bool) -> Json:
+        """The continuation of the log up to `through`, whatever came after it. Raises Rejected as `export`."""
+        state, texts = State(), list[str]()
         size = cursor = 0
-        while True:
+        while cursor < through:
             page = await self.log.read(conversation, cursor, PAGE_BYTES)
-            texts += page.texts
+            lasting = _lasting(page, through)
+            try:
+                fold((event for event, _ in lasting), state)
+            except CONTRADICTIONS as error:
+                raise Corrupt(f"{conversation}: the log contradicts itself after {cursor}: {error!r}") from error
+            texts += [text for _, text in lasting]
+            _check_size(size := size + sum(len(text) for _, text in lasting))
+            if page.through <= cursor:
+                raise Corrupt(f"{conversation}: the log ends at {cursor} and should reach {through}")
             cursor = page.through
-            _check_size(size := size + sum(map(len, page.texts)))
-            if cursor >= page.head:
-                break
+        state.seq = through
+        kept: dict[str, str] = {}
         for ref in await self.log.kept_refs(conversation):
-            kept[ref] = await self.log.kept(conversation, ref) or ""
-            _check_size(size := size + len(kept[ref]))
-        return cursor, Place(conversation, log, texts, kept)
+            if is_kept_of(state, ref):
+                kept[ref] = await self.log.kept(conversation, ref) or ""
+                _check_size(size := size + len(kept[ref]))
+        exported = export(state, Place(conversation, log, texts, kept), self.rules, self.secret, taken=taken)
+        _check_size(len(to_json(exported).encode()))
+        return exported
 
 
-def _restless() -> Rejected:
-    return Rejected("not_running", "The conversation does not stand still.")
+def _lasting(page: Page, through: int) -> list[tuple[Event, str]]:
+    """The events of a page up to `through`. Pieces are left out: once superseded, nobody could say what they were."""
+    events = [(decode(text), text) for seq, text in zip(page.seqs, page.texts, strict=True) if seq <= through]
+    return [(event, text) for event, text in events if owner_of(event) is None]
 
 
 def _check_size(size: int) -> None:

@@ -102,8 +102,10 @@ class ToolWork:
         """Until the work has ended or is given up. The failure of a missed deadline, if that is what ended it."""
         deadline = tool.timeout if tool.timeout is not None else self._around.tool_seconds
         stopped = asyncio.create_task(self._stop.wait())
-        await asyncio.wait({work, stopped}, timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
+        try:
+            await asyncio.wait({work, stopped}, timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
         if work.done():
             return None
         timed_out = not self._stop.is_set()

@@ -208,7 +208,7 @@ def _record(state: State, run: Run, event: Event) -> None:
         case e.RunCancelled():
             record.status, record.finished_at = "cancelled", event.at
         case e.RunMoved():
-            record.status, record.finished_at = "moved", event.at
+            record.status, record.finished_at, record.moved = "moved", event.at, event
 
 
 def _level(state: State, event: Event) -> Level:

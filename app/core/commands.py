@@ -128,10 +128,11 @@ class Activate:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """The suspended run is taken elsewhere; `seq` is where the log stood when its continuation was made."""
+    """The suspended run is taken elsewhere; `seq` is where the log `log` stood when its continuation was made."""
 
     run: str
     seq: int
+    log: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,12 @@ from app.core.catalogue import Rules
 from app.core.codec import canonical
 from app.core.continuation_value import VERSION, Ours, parse
 from app.core.errors import Rejected
-from app.core.events import Json, Path
+from app.core.events import Json, Path, RunMoved
 from app.core.run_record import RunRecord
 from app.core.state import Level, OpenCall, Run, State
 from app.core.transcript import messages
+
+SUSPENDED = ("waiting", "suspended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Place:
 def export(state: State, place: Place, rules: Rules, secret: bytes, *, taken: bool) -> Json:
     """The continuation of a suspended run. Raises Rejected where nothing is suspended."""
     run = state.run
-    if run is None or run.status not in ("waiting", "suspended"):
+    if run is None or run.status not in SUSPENDED:
         raise Rejected("not_running", "No run is suspended here.")
     waiting = _waiting(run)
     exported: Json = {
@@ -60,6 +62,31 @@ def export(state: State, place: Place, rules: Rules, secret: bytes, *, taken: bo
         exported["suspend_list"] = [run.reason]
     exported["holdfast"]["signature"] = sign(exported, secret)
     return exported
+
+
+def departure(state: State, run: str | None) -> RunMoved | None:
+    """How a run has left that is to be taken, None where it is suspended here. Without a name: the newest run.
+
+    Raises Rejected where there is nothing to take.
+    """
+    meant = run or next(reversed(state.runs), "")
+    if state.run is not None and state.run.run == meant:
+        if state.run.status not in SUSPENDED:
+            raise Rejected("not_running", "No run is suspended here.")
+        return None
+    record = state.runs.get(meant)
+    if record is None or record.moved is None or record.moved.through is None:
+        raise Rejected("not_running", "No run is suspended here.")
+    return record.moved
+
+
+def is_kept_of(state: State, name: str) -> bool:
+    """Whether a kept text was there when the log stood where `state` stands; its name begins with its run.
+
+    Not of a later run, and not what a call that had been given up has left since.
+    """
+    late = {"/".join((run, *path, call)) for run, path, call in state.given_up}
+    return name.partition("/")[0] in state.runs and name not in late
 
 
 def _continuation(state: State, run: Run, path: Path, rules: Rules) -> Json:

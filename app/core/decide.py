@@ -258,7 +258,7 @@ def _take(ledger: Ledger, command: c.Take, rules: Rules) -> None:
     if run.status not in ("waiting", "suspended") or ledger.state.seq != command.seq:
         raise Rejected("not_running", "The run has gone on meanwhile; look again.")
     close(ledger, run, "moved", ledger.stamp.by or "holdfast", rules)
-    ledger.emit(e.RunMoved(run=run.run))
+    ledger.emit(e.RunMoved(run=run.run, log=command.log, through=command.seq))
 
 
 def _rename(ledger: Ledger, command: c.Rename) -> None:

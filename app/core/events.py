@@ -270,7 +270,11 @@ class RunCancelled(Event, tag="run.cancelled"):
 
 
 class RunMoved(Event, tag="run.moved"):
+    """What left is the log `log` up to `through`: the same object can be made of it again."""
+
     to: str | None = None
+    log: str | None = None
+    through: int | None = None
 
 
 # --- tools, approvals, doubts

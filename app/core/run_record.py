@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from app.core.events import Failure, Path, Usage
+from app.core.events import Failure, Path, RunMoved, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class RunRecord:
     error: Failure | None = None
     result: str | None = None
     denied: DeniedCall | None = None  # what ended it, where a denial did
+    moved: RunMoved | None = None
     levels: dict[Path, LevelRecord] = field(default_factory=dict)
 
     def level(self, path: Path) -> LevelRecord:

@@ -37,9 +37,10 @@ async def output(request: Request) -> Response:
 
 
 async def take(request: Request) -> Response:
-    """`POST /api/conversations/{c}/continuation/take`: the run ends here and goes on where this is put back."""
+    """`POST /api/conversations/{c}/continuation/take?run=`: the run ends here and goes on where this is put back."""
     house, conversation, *_ = await api.find_item(request, "command")
-    return answer(await house.moving.take(conversation, principal_of(request.scope).id))
+    run = request.query_params.get("run")
+    return answer(await house.moving.take(conversation, principal_of(request.scope).id, run))
 
 
 async def put_back(request: Request) -> Response:

@@ -57,7 +57,7 @@ class Follower:
             while feed.closed != DELETED and (frame := reader.pull(feed)) is not None:
                 if isinstance(frame, Behind):
                     try:
-                        frame = reader.take(*await feed.pages.after(frame.after))
+                        frame = reader.take(*await feed.pages.after(frame.after, frame.head))
                     except (KeyError, Unavailable):
                         return SERVICE_RESTART
                 await self._send(send, frame)

@@ -24,9 +24,11 @@ class Tail(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """The cursor is before what the feed still holds: read the log after it and `take` the page."""
+    """The cursor is before what the feed still holds: read the log after it, as it was at `head` or later, and `take`
+    the page."""
 
     after: int
+    head: int = 0
 
 
 class Reader:
@@ -37,6 +39,7 @@ class Reader:
         self.cursor = 0 if self.reset else max(after, 0)
         self.live = False
         self._snapshot = snapshot
+        self._known = snapshot.head
 
     def attached(self, conversation: str, viewer: dict[str, str], limits: Limits, now: int) -> str:
         """The first frame."""
@@ -46,8 +49,11 @@ class Reader:
 
     def pull(self, tail: Tail) -> str | Behind | None:
         """The next frame, or where to read, or None when the reader is live and up to date."""
-        behind_attached = tail.head <= self.cursor < self._snapshot.head  # the feed is yet to hear of what is durable
-        if self.cursor < tail.floor or behind_attached:
+        if tail.head < self._known and self.cursor < self._known:
+            # The feed is yet to hear of what is durable, and may hold pieces of which this reader was not shown the
+            # first ones, because they are superseded by then: it stays with the log.
+            return Behind(self.cursor, self._known)
+        if self.cursor < tail.floor:
             return Behind(self.cursor)
         if (next_frame := tail.frame(self.cursor)) is not None:
             self.cursor, frame = next_frame
@@ -57,7 +63,7 @@ class Reader:
             return live_frame(self.cursor)
         return None
 
-    def take(self, through: int, frame: str) -> str:
-        """The frame of the page of the log that follows the cursor."""
-        self.cursor = through
+    def take(self, through: int, frame: str, head: int) -> str:
+        """The frame of the page of the log that follows the cursor; the log stood at `head` when it was read."""
+        self.cursor, self._known = through, max(self._known, head)
         return frame

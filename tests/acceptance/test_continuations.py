@@ -5,6 +5,7 @@ Rows 004-2, -3, -4, -7 to -10, -13, -21, -22, -24, -25, -28 of ACCEPTANCE.md.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 from collections.abc import Sequence
@@ -193,6 +194,32 @@ async def test_a_taken_run_goes_on_elsewhere_and_only_there(launch: Launch, stor
     again = await put_back(b, answered(taken, True), 200)
     assert again["conversation"] == put["conversation"] and again["status"] == "completed"
     assert began(a, name) == ["send_email", "create_account"] and began(b, name) == ["authorize_account"]
+
+
+async def test_a_take_whose_answer_was_lost_is_repeated(launch: Launch, story: Story) -> None:
+    """004-22, 004-25, FAULTS 2: `kill -9` once the run has moved: the same call, the same object."""
+    name = fresh("fay")
+    a = await launch(agents=SERVED, HOLDFAST_SECRET=SECRET)
+    b = await launch(agents=SERVED, HOLDFAST_SECRET=SECRET)
+    tab = await waiting(a, story, name)
+    conversation = tab.attached["conversation"]
+    take = f"/api/conversations/{conversation}/continuation/take"
+    lost = asyncio.create_task(a.http.post(take))
+    await tab.event("run.moved")
+    await a.restart()
+    await asyncio.wait({lost})
+    taken = await a.post(take, {})
+    assert taken == await a.post(f"{take}?run={tab.run}", {}), "as often as it is asked for"
+    if lost.exception() is None:
+        assert lost.result().json() == taken
+    await a.post(f"{take}?run=another", {}, 409)
+    await a.get(f"/api/conversations/{conversation}/continuation", 409)
+    object = answered(taken, True)
+    put = await put_back(b, object)
+    assert (await b.outcome(put["run"]))["result"] == f"{name} is onboard."
+    again = await put_back(b, object, 200)
+    assert (again["conversation"], again["duplicate"]) == (put["conversation"], True)
+    assert began(b, name) == ["authorize_account"] and "authorize_account" not in began(a, name)
 
 
 async def test_the_object_is_sufficient(launch: Launch, story: Story) -> None:

@@ -48,8 +48,8 @@ def virtual(story: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 
 
 class MoodyLog:
-    """The memory log. `down`: it cannot answer. `gate`: appends wait until it is set. `doubtful`: so many appends are
-    stored and yet answered with Unavailable."""
+    """The memory log. `down`: it cannot answer. `gate`: appends wait until it is set; `answers`: they are stored and
+    their answers wait. `doubtful`: so many appends are stored and yet answered with Unavailable."""
 
     def __init__(self, log: MemoryLog) -> None:
         self.log = log
@@ -57,6 +57,8 @@ class MoodyLog:
         self.doubtful = 0
         self.gate = asyncio.Event()
         self.gate.set()
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.calls: list[str] = []
 
     def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
@@ -70,6 +72,8 @@ class MoodyLog:
             if self.down and writes:
                 raise Unavailable("the disk is full")
             result = await method(*arguments, **named)
+            if writes:
+                await self.answers.wait()
             if writes and self.doubtful:
                 self.doubtful -= 1
                 raise Unavailable("no answer came")

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from typing import Any
 
 import pytest
 
+from app.actor import feed as actor_feed
 from app.actor.feed import FEED_BYTES_MAX, FRAMES_MAX, Feed
 from app.actor.pages import PAGES_BYTES_MAX, Pages
 from app.actor.records import Record
+from app.core.commands import Hint
 from app.store.event_log import Page, Unavailable
-from tests.actor.home import virtual
+from app.wire.frames import snapshot
+from app.wire.reader import Behind, Reader
+from tests.actor.home import Home, virtual
+from tests.simulation.screen import Screen
 
 FRAME_BYTES = 2_000
 
@@ -217,6 +223,27 @@ async def test_what_supersedes_empties_the_pages() -> None:
 
 
 @virtual
+async def test_what_is_asked_for_as_of_a_head_is_no_older() -> None:
+    """PROTOCOL §3.3: neither what is kept nor what is just being read; the next one finds the newer page."""
+    shelf = Shelf(100)
+    pages = Pages(shelf.read, FRAME_BYTES)
+    assert (await pages.after(0)).head == 100
+    shelf.gate.clear()
+    older = asyncio.create_task(pages.after(20))
+    await asyncio.sleep(1)
+    shelf.head = 101
+    newer = [asyncio.create_task(pages.after(cursor, 101)) for cursor in (0, 20, 20)]
+    await asyncio.sleep(1)
+    shelf.gate.set()
+    assert (await older).head == 100
+    assert [frame.head for frame in await asyncio.gather(*newer)] == [101] * 3
+    assert shelf.reads == [0, 20, 0, 20]
+    assert (await pages.after(0)).head == (await pages.after(20, 101)).head == 101
+    assert shelf.reads == [0, 20, 0, 20]
+    assert pages._bytes == sum(len(frame.text) for frame in pages._frames.values())
+
+
+@virtual
 async def test_a_page_that_cannot_be_read_is_asked_for_again() -> None:
     shelf = Shelf(100)
 
@@ -239,7 +266,7 @@ async def test_a_frame_of_the_log_keeps_to_its_bytes() -> None:
     pages = Pages(shelf.read, FRAME_BYTES)
     cursor, seen = 0, list[int]()
     while cursor < 100:
-        through, text = await pages.after(cursor)
+        through, text, _ = await pages.after(cursor)
         assert len(text.encode()) <= FRAME_BYTES and through > cursor
         seen += [event["seq"] for event in json.loads(text)["events"]]
         cursor = through
@@ -253,5 +280,51 @@ async def test_the_memory_of_pages_is_bounded() -> None:
     pages = Pages(shelf.read, 1_000_000)
     for after in range(0, 2_000, 10):
         await pages.after(after)
-        assert pages._bytes == sum(len(text) for _, text in pages._frames.values()) <= PAGES_BYTES_MAX
+        assert pages._bytes == sum(len(frame.text) for frame in pages._frames.values()) <= PAGES_BYTES_MAX
     assert pages._frames
+
+
+# --- a page and the feed
+
+
+async def shown(one: Reader, feed: Feed) -> list[dict[str, Any]]:
+    """The events that a reader is sent now, as a follower would bring them."""
+    events = []
+    while (frame := one.pull(feed)) is not None:
+        if isinstance(frame, Behind):
+            frame = one.take(*await feed.pages.after(frame.after, frame.head))
+        events += json.loads(frame).get("events", [])
+    return events
+
+
+@virtual
+async def test_a_reader_that_comes_between_a_commit_and_its_publication() -> None:
+    """PROTOCOL §3.3: a page knows by then what is superseded, the feed does not: no piece without the one before it."""
+    home = Home()
+    home.boot(frame_bytes_max=3_000)
+    go_on, end = asyncio.Event(), asyncio.Event()
+    home.model.lines.append(["one ", go_on, "two ", end])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(actor_feed, "FEED_BYTES_MAX", 2_000)
+        conversation = await home.create()
+        first = await home.until(conversation, "text.streamed")
+        await home.say(conversation, Hint(id="h", text="x" * 2_500))
+        go_on.set()
+        second = await home.until(conversation, "text.streamed", times=2)
+        feed = await home.directory.feed(conversation)
+        assert first["seq"] < feed.floor < second["seq"], "the first piece is in the log only, the second in the feed"
+        readers = [Reader(snapshot(await home.state(conversation), feed.log), 0, None) for _ in range(2)]
+        home.log.answers.clear()
+        end.set()
+        await home.until(conversation, "model.replied")
+        screen, seen = Screen(), list[dict[str, Any]]()
+        for event in await shown(readers[0], feed):
+            screen.take(event)
+            seen.append(event)
+        assert "model.replied" in [event["type"] for event in seen] and feed.head < readers[0].cursor
+        home.log.answers.set()
+        await home.until(conversation, "run.completed")
+        await home.until(conversation, "archive.flushed")
+        await home.state(conversation)
+        seen += await shown(readers[0], feed)
+        assert seen == await shown(readers[1], feed) == await home.events(conversation)

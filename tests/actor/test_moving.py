@@ -12,7 +12,7 @@ import pytest
 from app.actor import moving as actor_moving
 from app.actor.directory import Created
 from app.actor.moving import Moving
-from app.agent import Agent, tool
+from app.agent import Agent, ToolContext, tool
 from app.agent.model import ModelError
 from app.core.commands import Deny, Prompt
 from app.core.errors import Rejected
@@ -169,6 +169,126 @@ async def test_a_run_that_was_taken_refuses_to_continue_here() -> None:
     with pytest.raises(Rejected) as refusal:
         await moving(home).put_back(approved(taken), "ann", force=True)
     assert refusal.value.code == "not_running"
+
+
+async def refused_to_take(home: Home, conversation: str, run: str | None = None) -> None:
+    with pytest.raises(Rejected) as refusal:
+        await moving(home).take(conversation, "ann", run)
+    assert refusal.value.code == "not_running"
+
+
+@virtual
+async def test_a_take_whose_answer_was_lost_is_repeated() -> None:
+    """§6, 004-22: the very same object, after a crash and whatever the conversation did since."""
+    home, conversation = await with_much()
+    left = await moving(home).take(conversation, "ann")
+    run = left["holdfast"]["run"]
+    assert await moving(home).take(conversation, "ann") == left
+    home.crash()
+    home.boot()
+    assert await moving(home).take(conversation, "ann", run) == left
+    with pytest.raises(Rejected, match="No run is suspended"):
+        await moving(home).export(conversation)
+    home.model.lines.extend([calls("long_result"), ["done"]])
+    await home.say(conversation, Prompt(id="p2", text="something else"))
+    await home.until(conversation, "run.completed")
+    await home.until(conversation, "archive.flushed", times=3)
+    await refused_to_take(home, conversation)
+    await refused_to_take(home, conversation, "another")
+    again = await moving(home).take(conversation, "ann", run)
+    assert again == left and msgspec.json.encode(again) == msgspec.json.encode(left)
+
+
+@virtual
+async def test_who_takes_while_another_takes_gets_the_same() -> None:
+    """§6: a client that asks again before the first answer; the log says once that it has moved."""
+    home, conversation = await waiting()
+    first, *others = await asyncio.gather(*(moving(home).take(conversation, "ann") for _ in range(5)))
+    assert others == [first] * 4
+    assert (await home.types(conversation)).count("run.moved") == 1
+
+
+@tool(rerun="ask", timeout=30)
+async def unsure(ctx: ToolContext) -> str:
+    """Says how far it is, and is cut off there."""
+    ctx.progress("half")
+    await asyncio.sleep(20)
+    return "done"
+
+
+@virtual
+async def test_a_repeated_take_knows_nothing_of_pieces() -> None:
+    """PROTOCOL §3.3: what the end of the run supersedes is in neither object; a call in doubt leaves its progress."""
+    home = Home(Agent("a", tools=[unsure]))
+    home.model.lines.append(calls("unsure"))
+    conversation = await home.create()
+    await home.until(conversation, "tool.progressed")
+    home.crash()
+    home.boot()
+    await home.directory.start()
+    await home.until(conversation, "run.suspended")
+    assert "tool.progressed" in await home.types(conversation)
+    left = await moving(home).take(conversation, "ann")
+    assert "tool.progressed" not in await home.types(conversation)
+    assert await moving(home).take(conversation, "ann") == left
+
+
+@tool(timeout=1)
+async def stubborn() -> str:
+    """Does not stop when it is told to, and says much in the end."""
+    until = asyncio.get_running_loop().time() + 100
+    while (left := until - asyncio.get_running_loop().time()) > 0:
+        try:
+            await asyncio.sleep(left)
+        except asyncio.CancelledError:
+            continue
+    return "much " * 20_000
+
+
+@virtual
+async def test_what_a_call_that_was_given_up_left_later_is_in_no_object() -> None:
+    """§10: its long result is kept after the run has moved; the object stays as it was."""
+    home = Home(Agent("a", tools=[stubborn, guarded]))
+    home.model.lines.extend([calls("stubborn"), calls("guarded", first=2)])
+    conversation = await home.create()
+    await home.until(conversation, "run.suspended")
+    left = await moving(home).take(conversation, "ann")
+    await home.until(conversation, "tool.settled")
+    assert len(await home.log.log.kept_refs(conversation)) == 1
+    assert await moving(home).take(conversation, "ann") == left
+
+
+@virtual
+async def test_a_run_that_has_come_back_is_not_given_out_by_where_it_was() -> None:
+    """§6: it runs here again, in another conversation, which alone can give it."""
+    home, conversation = await waiting()
+    left = await moving(home).take(conversation, "ann")
+    other, put = await arrive(left)
+    await other.until(put.conversation, "run.suspended")
+    back = await moving(other).take(put.conversation, "ann")
+    here = await moving(home).put_back(back, "ann", force=False)
+    assert here.run == left["holdfast"]["run"] and here.conversation != conversation
+    await refused_to_take(home, conversation)
+    third = await moving(home).take(here.conversation, "ann")
+    assert await moving(home).take(here.conversation, "ann") == third
+    await refused_to_take(home, conversation)
+
+
+@virtual
+async def test_a_log_that_travels_gives_nothing_that_left_it_before() -> None:
+    """§6: with the second run of a conversation comes the story of the first, and no right to it."""
+    home = Home(Agent("a", tools=[guarded]))
+    home.model.lines.extend([calls("guarded"), calls("guarded")])
+    conversation = await home.create()
+    await home.until(conversation, "run.suspended")
+    first = (await moving(home).take(conversation, "ann"))["holdfast"]["run"]
+    await home.say(conversation, Prompt(id="p2", text="second"))
+    await home.until(conversation, "run.suspended", times=2)
+    second = await moving(home).take(conversation, "ann")
+    assert second["holdfast"]["run"] != first
+    other, put = await arrive(second)
+    await refused_to_take(other, put.conversation, first)
+    assert (await moving(home).take(conversation, "ann", first))["holdfast"]["run"] == first
 
 
 @tool(approval=True, expires_in=2)

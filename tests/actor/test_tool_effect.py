@@ -296,6 +296,18 @@ async def test_an_interrupting_hint_stops_the_tool_and_is_given() -> None:
     assert home.model.requests[-1].messages[-1] == {"role": "user", "content": "Stop that."}
 
 
+@virtual
+async def test_an_effect_that_is_cut_off_leaves_nothing_pending() -> None:
+    """SEMANTICS §11: the process goes while a tool works; every task of the conversation ends with its actor."""
+    home = Home(AGENT)
+    home.model.lines.append(calls("sleeper", arguments='{"seconds": 20}'))
+    conversation = await home.create()
+    await home.until(conversation, "tool.started")
+    await home.directory.drain(0)
+    await asyncio.sleep(1)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 # --- what tools come up with
 
 

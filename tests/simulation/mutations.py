@@ -33,6 +33,7 @@ from app.core import budget, endings, follow, permissions, plan, reports, reques
 from app.core import commands as c
 from app.core import decide as deciding
 from app.core import events as e
+from app.core.continuation_value import parse
 from app.core.decide import Decision, decide
 from app.core.effects import ArchiveFlush, Effect, ToolCall
 from app.store import log_memory
@@ -611,7 +612,8 @@ def _takes_a_run_and_keeps_it(patch: Patch) -> None:
     """What was taken can still go on here."""
 
     async def copying(self: Moving, conversation: str, by: str) -> Any:
-        return await self.export(conversation, taken=True)
+        head = await self.log.head(conversation)
+        return await self._exported(conversation, head.log, head.head, taken=True)
 
     patch.setattr(Moving, "take", copying)
 
@@ -623,7 +625,7 @@ def _counts_a_returned_object_as_new(patch: Patch) -> None:
 
 
 def _believes_an_object_that_was_changed(patch: Patch) -> None:
-    patch.setattr(moving, "check", lambda returned, secret, force: returned["holdfast"])
+    patch.setattr(moving, "check", lambda returned, secret, force: parse(returned)[0])
 
 
 RESTLESS = Twists(drain=1.0, pause=1.0, drain_seconds=0.2, crashes_max=3)

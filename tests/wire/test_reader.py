@@ -106,9 +106,14 @@ def test_what_is_before_the_feed_is_read_from_the_log() -> None:
     tail = Tail(10, floor=6, seqs=[7, 8, 9, 10])
     one = reader(2, 10)
     assert one.pull(tail) == Behind(2)
-    assert json.loads(one.take(4, events_frame(2, 4, []))) == {"type": "events", "after": 2, "through": 4, "events": []}
+    assert json.loads(one.take(4, events_frame(2, 4, []), 10)) == {
+        "type": "events",
+        "after": 2,
+        "through": 4,
+        "events": [],
+    }
     assert one.pull(tail) == Behind(4)
-    one.take(6, events_frame(4, 6, []))
+    one.take(6, events_frame(4, 6, []), 10)
     assert [frame["after"] for frame in frames(one, tail)[:-1]] == [6, 8]
 
 
@@ -117,19 +122,32 @@ def test_a_page_of_the_log_may_be_ahead_of_the_feed() -> None:
     tail = Tail(6, floor=6)
     one = reader(2, 6)
     assert one.pull(tail) == Behind(2)
-    one.take(8, events_frame(2, 8, []))
+    one.take(8, events_frame(2, 8, []), 8)
     assert frames(one, tail) == [{"type": "live", "through": 8}]
     tail.seqs, tail.head = [7, 8], 8
     assert frames(one, tail) == []
+
+
+def test_who_was_shown_the_log_as_it_is_stays_with_it_until_the_feed_knows_as_much() -> None:
+    """PROTOCOL §3.3: the feed may still hold the rest of pieces whose beginning the log has left out, as superseded."""
+    tail = Tail(6, floor=4, seqs=[5, 6])
+    one = reader(2, 6)
+    assert one.pull(tail) == Behind(2)
+    one.take(4, events_frame(2, 4, []), 9)
+    assert one.pull(tail) == Behind(4, 9)
+    tail.head, tail.seqs = 8, [5, 6, 8]
+    assert one.pull(tail) == Behind(4, 9)
+    tail.head, tail.seqs = 9, [9]
+    assert [frame["type"] for frame in frames(one, tail)] == ["events", "live"]
+    assert one.cursor == 9
 
 
 def test_live_is_never_before_what_attached_said() -> None:
     """PROTOCOL §1.1: `live.through` ≥ `attached.head`, also where the feed has not heard of it (an append in doubt)."""
     tail = Tail(6, floor=0, seqs=[1, 6])
     one = reader(0, 8)
-    assert json.loads(str(one.pull(tail)))["through"] == 6
-    assert one.pull(tail) == Behind(6)
-    one.take(8, events_frame(6, 8, []))
+    assert one.pull(tail) == Behind(0, 8)
+    one.take(8, events_frame(0, 8, []), 8)
     assert frames(one, tail) == [{"type": "live", "through": 8}]
 
 
@@ -140,5 +158,5 @@ def test_a_slow_reader_gets_larger_frames_of_the_same_events() -> None:
     frames(one, tail)
     tail.seqs, tail.head, tail.floor = [90, 91], 91, 80
     assert one.pull(tail) == Behind(2), "what it missed meanwhile is in the log"
-    one.take(91, events_frame(2, 91, []))
+    one.take(91, events_frame(2, 91, []), 91)
     assert frames(one, tail) == []
