@@ -17,7 +17,7 @@ from typing import Any
 
 from app.actor.feed import Feed
 from app.actor.mailbox import Letter, Mailbox, Question
-from app.actor.pages import Pages
+from app.actor.pages import READ_FRAMES, Pages
 from app.actor.patience import until_stored
 from app.actor.records import Batch, pack
 from app.actor.runner import Runner
@@ -47,7 +47,7 @@ class Actor:
     ) -> None:
         self.conversation = conversation
         bytes_max = around.frame_bytes_max
-        pages = Pages(lambda after: around.log.read(conversation, after, bytes_max - bytes_max // 16), bytes_max)
+        pages = Pages(lambda after: around.log.read(conversation, after, bytes_max * READ_FRAMES), bytes_max)
         self.feed = Feed(log, state.seq, bytes_max, pages)
         self._epoch = epoch
         self._claimed = claimed

@@ -8,7 +8,7 @@ event is published, which is after its commit: between the two a page may be of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -17,6 +17,14 @@ from app.wire.frames import events_frame, split
 
 PAGES_BYTES_MAX = 4_194_304
 """Bytes of frames that a live conversation keeps for readers far behind."""
+
+READ_FRAMES = 4
+"""So many frames' events are read from the log at once: a hop to the store costs about as much as a frame."""
+
+FILLED_PERCENT = 94
+"""Of a frame's bytes that its events may take; commas and the envelope need the rest."""
+
+Part = tuple[Sequence[int], str]
 
 
 class Frame(NamedTuple):
@@ -28,7 +36,9 @@ class Frame(NamedTuple):
 
 
 class Pages:
-    """`read` gives the page of the log after a cursor; it may raise what a store raises. Frames have `bytes_max`."""
+    """`read` gives the page of the log after a cursor, of `READ_FRAMES` frames or about; it may raise what a store
+    raises. Frames have `bytes_max`.
+    """
 
     def __init__(self, read: Callable[[int], Awaitable[Page]], bytes_max: int) -> None:
         self._read = read
@@ -66,21 +76,47 @@ class Pages:
             del self._reading[cursor]
 
     async def _load(self, cursor: int, generation: int) -> Frame:
+        """Reads on from a cursor; frames beyond the first one are kept for whoever comes that far."""
         page = await self._read(cursor)
-        through = page.through
-        text = events_frame(cursor, through, (events.replace(SEPARATOR, ",") for _, events in page.parts))
-        if len(text.encode()) > self._bytes_max:  # a store counts characters of events, a frame its bytes
-            count = split(texts := page.texts, self._bytes_max)
-            through = page.through if count == len(texts) else page.seqs[count - 1]
-            text = events_frame(cursor, through, texts[:count])
-        frame = Frame(through, text, page.head)
-        if generation == self._generation and through < page.head:  # the last page is still growing
-            self._forget(cursor)
-            self._frames[cursor] = frame
-            self._bytes += len(frame.text)
-            while self._bytes > PAGES_BYTES_MAX:
-                self._forget(next(iter(self._frames)))
-        return frame
+        frames = dict(self._frames_of(page))
+        if generation == self._generation:
+            for after, frame in frames.items():
+                if frame.through < page.head:  # the last one is still growing
+                    self._keep(after, frame)
+        return frames[cursor]
+
+    def _frames_of(self, page: Page) -> Iterator[tuple[int, Frame]]:
+        """The frames of a page, each with the cursor that it follows."""
+        after, parts, size = page.after, list[Part](), 0
+        for part in page.parts:
+            if parts and size + len(part[1]) > self._bytes_max * FILLED_PERCENT // 100:
+                through = parts[-1][0][-1]
+                yield from self._fitting(after, through, parts, page.head)
+                after, parts, size = through, [], 0
+            parts.append(part)
+            size += len(part[1])
+        yield from self._fitting(after, page.through, parts, page.head)
+
+    def _fitting(self, after: int, through: int, parts: list[Part], head: int) -> Iterator[tuple[int, Frame]]:
+        """One frame, or several: a store counts the characters of events, a frame its bytes."""
+        text = events_frame(after, through, (events.replace(SEPARATOR, ",") for _, events in parts))
+        if (text.isascii() and len(text) <= self._bytes_max) or len(text.encode()) <= self._bytes_max:
+            yield after, Frame(through, text, head)
+            return
+        seqs = [seq for numbers, _ in parts for seq in numbers]
+        texts = [text for _, events in parts for text in events.split(SEPARATOR)]
+        while texts:
+            count = split(texts, self._bytes_max)
+            to = seqs[count - 1] if count < len(texts) else through
+            yield after, Frame(to, events_frame(after, to, texts[:count]), head)
+            after, seqs, texts = to, seqs[count:], texts[count:]
+
+    def _keep(self, cursor: int, frame: Frame) -> None:
+        self._forget(cursor)
+        self._frames[cursor] = frame
+        self._bytes += len(frame.text)
+        while self._bytes > PAGES_BYTES_MAX:
+            self._forget(next(iter(self._frames)))
 
     def _forget(self, cursor: int) -> None:
         if (frame := self._frames.pop(cursor, None)) is not None:
