@@ -56,7 +56,7 @@ def test_every_example_makes_an_agent() -> None:
 
 async def test_the_program_runs_as_it_stands(tmp_path: Path) -> None:
     """A continuation inspected, decided and resumed in Python; then `check` finds its log right."""
-    (tmp_path / "dinner.py").write_text(example(2))
+    (tmp_path / "dinner.py").write_text(example(1))
     environ = {**os.environ, "PYTHONPATH": str(TOP)}
     for arguments, said in (
         (["dinner.py"], r"reserve \{'place': .*\nDone: a table for "),

@@ -1,6 +1,6 @@
 """Source 4 row by row, as far as the object itself is concerned (test_continuations.py has its ways in and out).
 
-Rows 004-8 to 004-12, 004-14, 004-16 to 004-18, 004-21, 004-23, 004-26 and 004-27 of ACCEPTANCE.md.
+Each test is named after its row of ACCEPTANCE.md.
 """
 
 from __future__ import annotations

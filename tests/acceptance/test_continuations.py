@@ -1,6 +1,6 @@
 """SEMANTICS.md §6: a suspended run as a value: inspected, decided, put back, here or on another server.
 
-Rows 004-2, -3, -4, -7 to -10, -13, -21, -22, -24, -25, -28 of ACCEPTANCE.md.
+Rows 004-2, -3, -4, -7, -8, -9, -10, -13, -21, -22, -24, -25, -28 of ACCEPTANCE.md.
 """
 
 from __future__ import annotations

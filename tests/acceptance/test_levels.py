@@ -1,6 +1,6 @@
 """SEMANTICS.md §5 and source 4: sub-agents, their approvals at any depth, and what a crash or a stop does to them.
 
-Rows 004-1, -3, -5, -6, -11 to -16, -23, -26 inside a sub-agent. The module's server is
+Rows 004-1, -3, -5, -6, -11, -12, -13, -14, -15, -16, -23, -26 inside a sub-agent. The module's server is
 killed and brought back in the middle of its tests: nothing of it may be remembered but the log.
 """
 

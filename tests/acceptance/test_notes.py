@@ -1,6 +1,7 @@
-"""SEMANTICS.md §8, rows 003-9 to 003-15 of ACCEPTANCE.md, and 003-2, 003-3, 003-4 as far as notes carry them.
+"""SEMANTICS.md §8, rows 003-9, 003-10, 003-11, 003-12, 003-13, 003-14 and 003-15 of ACCEPTANCE.md.
 
-What a summary would lose is kept word for word outside the context, and is before the model with every request.
+003-2, 003-3 and 003-4 are here as far as notes carry them. What a summary would lose is
+kept word for word outside the context, and is before the model with every request.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Source 0, Letta's long-running executions: rows 000-1…8, 12…17, 19…21 of ACCEPTANCE.md, each in its test's name.
+"""Source 0, Letta's long-running executions: rows of ACCEPTANCE.md, each in its test's name.
 
 Long waits are shortened by settings: a heartbeat of 1 s stands for 20 s, a proxy that cuts at 0.4 s for one that
 cuts at 20 s, a tool deadline of 0.4 s for one of 120 s.

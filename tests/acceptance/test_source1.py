@@ -1,4 +1,4 @@
-"""Source 1, the article on long agent calls with Durable Objects: rows 001-1…16, each in its test's name.
+"""Source 1, the article on long agent calls with Durable Objects: rows of ACCEPTANCE.md, each in its test's name.
 
 A heartbeat of 1 s stands for one of 20 s.
 """

@@ -166,12 +166,34 @@ async def test_a_tool_that_is_not_here_any_more() -> None:
 
 @virtual
 async def test_a_deadline_stops_the_tool() -> None:
-    """§9, FAULTS 90, 000-18: it confirmed within the grace time: `timeout`."""
+    """§9, FAULTS 90: it confirmed within the grace time: `timeout`."""
     _, events = await run(Home(AGENT), calls("sleeper", arguments='{"seconds": 60}'))
     failed = one(events, "tool.failed")
     assert failed["error"]["kind"] == "timeout" and "30 s" in failed["error"]["message"]
     assert failed["at"] - one(events, "tool.started")["at"] in range(30_000, 31_100)
     assert done == []
+
+
+@virtual
+@pytest.mark.parametrize(("timeout", "outcome"), [(135, "slept"), (60, "timeout")])
+async def test_000_18_ninety_seconds_of_work(timeout: int, outcome: str) -> None:
+    """000-18: with 135 s it succeeds; with 60 s a typed timeout, and a history with one result for its one call."""
+
+    @tool(timeout=timeout)
+    async def ninety() -> str:
+        """Takes its time."""
+        return str(await sleeper.function(90))
+
+    home = Home(Agent("a", tools=[ninety]))
+    _, events = await run(home, calls("ninety"))
+    ended = one(events, "tool.returned" if outcome == "slept" else "tool.failed")
+    assert (ended.get("result") or ended["error"]["kind"]) == outcome
+    assert ended["at"] - one(events, "tool.started")["at"] in range(
+        min(timeout, 90) * 1000, min(timeout, 90) * 1000 + 1100
+    )
+    replied, result = home.model.requests[-1].messages[-2:]
+    assert [call["id"] for call in replied["tool_calls"]] == [result["tool_call_id"]]
+    assert ("slept" if outcome == "slept" else f"{timeout} s") in result["content"]
 
 
 @virtual

@@ -71,7 +71,7 @@ async def test_a_note_appears_in_every_tab_at_once(server: Server, story: Story,
 
 
 async def test_every_kind_in_its_place_and_as_text(scripted: Scripted) -> None:
-    """003-12 … on the page: done, now, learned, changed, decided; nothing in a note is markup."""
+    """003-12, 003-13, 003-14, 003-15 on the page: done, now, learned, changed, decided; nothing in a note is markup."""
     tab, wire = await scripted()
     story_of_notes(await wire.line())
     await tab.click("#notes-open", "4 notes")

@@ -18,6 +18,12 @@ def open_gate(server: Server, gate: str) -> None:
     (Path(server.gates) / gate).touch()
 
 
+CUT_OFF = """() => [...document.querySelectorAll('#strip > *')].filter((part) => part.checkVisibility() &&
+    (part.scrollWidth > part.clientWidth || part.matches('.pulse') && part.offsetWidth !== part.offsetHeight))
+    .map((part) => part.className || part.textContent)"""
+"""Parts of the strip that have too little room for their words, and the dot where it is not round."""
+
+
 async def test_a_hint_says_what_becomes_of_it(server: Server, story: Story, open_tab: OpenTab) -> None:
     """Given while a tool runs: waits, can be taken back into the composer, is delivered at the next step."""
     story.then(use(Use("safe", {"line": "a", "gate": "g"})), say("As you wish."))
@@ -174,6 +180,9 @@ async def test_a_run_that_is_out_of_steps_gets_more(
     await tab.say(story.says("Count"))
     await tab.shows(".line", "the run has reached its budget (1 step)")
     await tab.shows("#strip[data-status=suspended]", "Paused")
+    for width in (320, 390, 1280):
+        await tab.page.set_viewport_size({"width": width, "height": 700})
+        assert await tab.evaluate(CUT_OFF) == [], f"the strip says all of its words at {width} px"
     await tab.click("#strip button", "Go on, 25 more steps")
     await tab.ended()
     await tab.page.goto("about:blank")
