@@ -236,7 +236,7 @@ class RandomModel:
             return " "
         mark = self._mark(level)
         self.written[mark] = told(request.messages[1])
-        return f"In short é{mark}. " + "and so on " * self._wordy.choice([0, 10, 400])
+        return f"é{mark}. In short: " + "and so on " * self._wordy.choice([0, 10, 400])
 
     async def _fault(self) -> ModelError:
         match self._chance.randrange(4):
@@ -288,14 +288,14 @@ def said_in(messages: list[Json]) -> Iterator[str]:
             yield told(message)
             yield from (f'{call["function"]["arguments"]}"' for call in message.get("tool_calls", []))
         elif told(message).startswith(STANDING_IN):
-            yield from re.findall(r"In short é\d+\.", told(message))
+            yield from re.findall(r"^é\d+\.", told(message), re.MULTILINE)
     if is_summary(messages):
         yield from (line for line in told(messages[1]).split("\n") if line.startswith("assistant"))
 
 
 def result_of(n: int, *, wordy: bool) -> str:
     """What a tool tells of its work; always the same for the same number."""
-    return "\n".join([f"did {n}", *(f"line {line} of {n}" for line in range((0, 5, 25, 110)[n % 4] if wordy else 0))])
+    return "\n".join([f"did {n}", *(f"line {line} of {n}" for line in range((5, 25, 50, 110)[n % 4] if wordy else 0))])
 
 
 def make_agent(

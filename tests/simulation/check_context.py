@@ -25,7 +25,7 @@ BETWEEN_STEPS_MAX = 40
 """Compactions of a level before its next step."""
 
 NOTE = re.compile(r"<note>(note [^<]*)</note>")
-WRITTEN = re.compile(r"In short é(\d+)\.")
+WRITTEN = re.compile(r"é(\d+)\.")
 
 
 @dataclass

@@ -56,7 +56,7 @@ def terms_of(seed: int) -> Terms:
     chance = random.Random(f"terms {seed}")
     objects = chance.random() < 0.35
     context = random.Random(f"context {seed}")
-    window = context.choice([None, None, 2_500, 4_000])
+    window = context.choice([None, None, 1_800, 3_000])
     return Terms(
         depth=chance.choice([1, 1, 1, 2, 2, 3]),
         asking=chance.random() < 0.3,
@@ -69,7 +69,7 @@ def terms_of(seed: int) -> Terms:
         objects=objects,
         moves=objects and chance.random() < 0.35,
         window=window,
-        takes=context.choice([None, window * 3, window * 2]) if window else None,
+        takes=context.choice([None, window * 3, window * 5 // 2]) if window else None,
         notes=context.random() < 0.4,
     )
 
