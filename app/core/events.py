@@ -87,7 +87,13 @@ class ConversationRenamed(Event, tag="conversation.renamed"):
 
 
 class ActorActivated(Event, tag="actor.activated"):
+    """`owner` is no one else's: of two that come in the same ms one writes other bytes, so it is no repeat of the other.
+
+    A log of an older version has none.
+    """
+
     epoch: int
+    owner: str | None = None
 
 
 class ActorDrained(Event, tag="actor.drained"):

@@ -102,7 +102,17 @@ async def stamp(line: str, ctx: ToolContext, seconds: float = 0.0) -> str:
     return await _act("stamp", line, "", ctx, seconds)
 
 
+SURVEY_LINES = 16
+
+
+@tool(rerun="safe")
+async def survey(line: str, ctx: ToolContext, seconds: float = 0.0) -> str:
+    """Do something that may be repeated, and tell at length what came of it."""
+    done = await _act("survey", line, "", ctx, seconds)
+    return "\n".join([done, *(f"{line} saw milestone {number} of the long way round" for number in range(SURVEY_LINES))])
+
+
 leg = Agent("leg", "You are leg.", tools=[safe, stamp])
-marathon = Agent("marathon", "You are marathon.", tools=[safe, stamp, once, leg.as_tool("Runs a leg")])
+marathon = Agent("marathon", "You are marathon.", tools=[survey, stamp, once, leg.as_tool("Runs a leg")])
 
 agents = [marathon, hr, account, lead, worker, chief, twin, *(_nests[depth] for depth in (1, 2, 3, 5, 10))]

@@ -1,7 +1,7 @@
-"""Issue 4's story: two hundred steps with sub-agents, approvals, slices and twenty `kill -9`, and no difference.
+"""Issue 4's story: two hundred steps with sub-agents, approvals, slices, a small window, twenty kills: no difference.
 
-The same run is played on two servers at once: undisturbed, and in slices of 2 s under random kills. What is compared is
-what people and programs have of it afterwards: the messages of every level, the result, and what the tools did. Effects
+The same run is played on two servers at once: undisturbed, and in slices of 2 s, in a window of 8,000 tokens that holds
+a fraction of it, under random kills (`kill -9`). What is compared is what people and programs have of it afterwards: the messages of every level, the result, and what the tools did. Effects
 are equal by key: a `safe` tool may begin again with its own call id, and counts once; the one `never` tool begins once
 at most, and where a kill hit it, its result says that it is in doubt.
 
@@ -24,6 +24,7 @@ from .conftest import Launch
 from .harness import Client, Server, fresh, settled
 from .history import Json
 from .parts import agent_of, decision
+from .readers import is_summary, tokens
 from .stub import Answer, Call, Story, Use, text_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -35,15 +36,18 @@ STEPS = 168
 NEVER = 77
 KILLS = 20
 LIMITS = {"HOLDFAST_STEPS_MAX": "1000"}
-SLICED = {**LIMITS, "HOLDFAST_SLICE_SECONDS": "2"}
-"""A window for the model is one more setting here: `HOLDFAST_CONTEXT_TOKENS`."""
+WINDOW = 8_000
+NARROW = {**LIMITS, "HOLDFAST_SLICE_SECONDS": "2", "HOLDFAST_CONTEXT_TOKENS": str(WINDOW)}
 
 
 def marathon(story: Story, line: str) -> Any:
     """The brain: the next step follows from the call whose result came last, or from the prompt where none has."""
 
     def brain(call: Call) -> Answer:
+        if is_summary(call):
+            return summary(text_of(call.messages[1]))
         last = call.messages[-1]
+        assert last["role"] == "tool" or len(call.messages) == 2, "the newest result survives every compaction"
         done = last["tool_call_id"] if last["role"] == "tool" else ""
         if agent_of(call) == "leg":
             return leg(text_of(call.messages[1]) if not done else "", done)
@@ -54,8 +58,13 @@ def marathon(story: Story, line: str) -> Any:
         if number % 20 == 10:
             prompt = story.says(f"Run leg {number}.")
             return spoken(f"Step {number}.", Use("leg", {"prompt": prompt}, id=f"n{number}"))
-        tool = "once" if number == NEVER else "stamp" if number % 40 == 0 else "safe"
+        tool = "once" if number == NEVER else "stamp" if number % 40 == 0 else "survey"
         return spoken(f"Step {number}.", Use(tool, {"line": name, "seconds": 0.01}, id=f"n{number}"))
+
+    def summary(history: str) -> Answer:
+        """How far it has come, of all that the request tells of."""
+        steps = [int(number) for number in re.findall(r"\bn(\d+)\b", history)]
+        return spoken(f"The steps up to {max(steps)} are done.")
 
     def leg(prompt: str, done: str) -> Answer:
         """Three steps, the second of which a person approves in every second leg; their ids say which leg it is."""
@@ -149,9 +158,9 @@ def effects(server: Server, line: str) -> set[tuple[str, str]]:
 
 
 async def test_two_hundred_steps_and_twenty_kills(launch: Launch, story: Story, stub: Any) -> None:
-    """Issue 4, 002-10, P1, P6: the same messages at every level, the same result, the same effects."""
+    """Issue 4, 002-10, 003-1, P1, P6: the same messages at every level, the same result, the same effects."""
     calm, rough, lines = stub.story(), story, [fresh("calm"), fresh("rough")]
-    undisturbed, killed = await launch(agents=SERVED, **LIMITS), await launch(agents=SERVED, **SLICED)
+    undisturbed, killed = await launch(agents=SERVED, **LIMITS), await launch(agents=SERVED, **NARROW)
     seed = random.randrange(2**32)
     print(f"kills by seed {seed}")
     first, second = await asyncio.gather(
@@ -160,6 +169,9 @@ async def test_two_hundred_steps_and_twenty_kills(launch: Launch, story: Story, 
     assert len(first.all("step.started")) == STEPS + 1 + 8 * 4 >= 200
     assert len(first.all("approval.decided", decision="approved")) == 8 and not first.all("run.sliced")
     assert len(second.all("actor.activated")) >= KILLS and len(second.all("run.sliced")) >= 3
+    kinds = [event.get("kind", "summary") for event in second.all("context.compacted")]
+    assert kinds.count("summary") >= 3 and "mechanical" not in kinds and not first.all("context.compacted")
+    assert max(tokens(call) for call in rough.calls) <= WINDOW < max(tokens(call) for call in calm.calls)
     await settled(undisturbed, first)
     await settled(killed, second)
     messages = [

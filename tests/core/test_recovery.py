@@ -8,6 +8,7 @@ from app.core import commands as c
 from app.core import events as e
 from app.core.apply import fold
 from app.core.codec import decode, encode
+from app.core.decide import decide
 from app.core.events import Call
 from tests.core.stage import Stage, kinds
 
@@ -45,6 +46,19 @@ def test_an_answer_of_an_older_epoch_is_dropped() -> None:
     stage.crash()
     assert stage.report(c.Streamed(old, "late")) == []
     assert stage.report(c.Replied(old, "late", "", [], "stop", None, asked=1)) == []
+
+
+def test_two_owners_of_the_same_ms_are_two() -> None:
+    """P6, P7: a log takes what it holds already for a repeat, so no two owners may begin with the same bytes."""
+    stage = Stage()
+    stage.prompt()
+    stage.reply("", "guarded")
+    begun = set()
+    for fresh in ("one", "two"):
+        state = fold(decode(text) for text in stage.texts())
+        decision = decide(state, c.Activate(state.epoch + 1), c.Stamp(stage.at, "", fresh, 0.5), stage.rules)
+        begun.add(encode(decision.events[0]))
+    assert len(begun) == 2
 
 
 def test_a_call_that_had_not_begun_simply_runs() -> None:

@@ -17,11 +17,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from app.agent import Agent, ToolContext, tool
+from app.agent import Agent, NoteRefused, ToolContext, tool
 from app.agent.agents import SubAgent
 from app.agent.model import Delta, Finished, ModelError, ReasoningDelta, Request, TextDelta
 from app.agent.tools import Tool
+from app.core.codec import to_json
 from app.core.events import Call, Json, Usage
+from app.core.request import digest_of
 from tests.core.test_properties import check_strict
 
 Key = tuple[str, str, int]
@@ -40,6 +42,19 @@ TROUBLE = 0.25
 LEVEL_MESSAGES_MAX = 24
 """A level with so many messages asks for nothing more."""
 
+MARKS = re.compile(r'é(\d+)[ .]|"n": (\d+)\}|Task (\d+)\."')
+"""Whole numbers in what a level has said and asked for; what was cut in the middle is none."""
+
+SUMMARISER = "You condense the history"
+"""How the house's own requests begin."""
+
+STANDING_IN = "[Summary of the conversation"
+"""How a message begins that stands for what came before it."""
+
+KEPT_AS = re.compile(r"kept as (\S+), from offset")
+NO_SUMMARY = 0.1
+"""How often a summariser finds its request too long, refuses it, or says nothing; each."""
+
 
 def key_of(event: Json) -> Key:
     """The call that an event with arguments is about."""
@@ -48,14 +63,34 @@ def key_of(event: Json) -> Key:
 
 def level_of(messages: list[Json]) -> str:
     """Whose messages these are: the top's, or those of a sub-agent with this prompt, which no other one has."""
-    return str(messages[1]["content"]) if messages[0]["content"].startswith(INSIDE) else ""
+    if is_summary(messages):
+        inside = re.match(r"# Messages of people that stay beside the summary\nperson: (Task \d+\.)\n", told(messages[1]))
+        return inside[1] if inside else ""
+    return told(messages[1]) if messages[0]["content"].startswith(INSIDE) else ""
+
+
+def is_summary(messages: list[Json]) -> bool:
+    """Whether the house asks for a summary here."""
+    return told(messages[0]).startswith(SUMMARISER)
+
+
+def told(message: Json) -> str:
+    """The text of a message."""
+    return message.get("content") or ""
+
+
+def size(request: Request) -> int:
+    """A request in characters of text."""
+    calls = [call["function"] for message in request.messages for call in message.get("tool_calls", [])]
+    texts = sum(len(told(message)) for message in request.messages)
+    return texts + sum(len(call["name"] + call["arguments"]) for call in calls) + len(to_json(request.tools))
 
 
 @dataclass
 class Ledger:
     """What happened outside: how often each call was begun.
 
-    `started`, `ended` and `parked` are what the disk holds of tool starts, run ends and suspended runs: each call that
+    `noted`: what tools and people were told is saved. `started`, `ended` and `parked` are what the disk holds of tool starts, run ends and suspended runs: each call that
     begins is compared with them at that very moment. An old owner that is still alive (`overlapped`) may repeat what is
     safe to repeat.
     """
@@ -65,6 +100,7 @@ class Ledger:
     started: set[Key] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
     parked: set[str] = field(default_factory=set)
+    noted: set[str] = field(default_factory=set)
     overlapped: bool = False
     wrong: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -104,22 +140,37 @@ class Ledger:
 class RandomModel:
     """Streams, calls tools, stalls, fails, is cut; every request is checked as a strict provider would.
 
-    `asking`: it calls mostly sub-agents and what needs approval. `leaks`: what a level was told that another one had
-    said or asked for.
+    `asking`: it calls mostly sub-agents and what needs approval. `wordy`: it talks at length, drawn from this.
+    `takes`: how many characters it reads at once. `leaks`: what a level was told that another one had said or asked
+    for. `heard`: requests by digest. `written`: by its number, the request that a summary was the answer to.
     """
 
     name = "random"
 
-    def __init__(self, chance: random.Random, numbers: Iterator[int], *, asking: bool = False) -> None:
+    def __init__(
+        self,
+        chance: random.Random,
+        numbers: Iterator[int],
+        *,
+        asking: bool = False,
+        wordy: random.Random | None = None,
+        takes: int | None = None,
+    ) -> None:
         self._asking = asking
         self._chance = chance
+        self._wordy = wordy
+        self._takes = takes
         self._numbers = numbers
         self._level: dict[int, str] = {}
         self.trouble = TROUBLE
         self.violations: list[Request] = []
         self.leaks: list[str] = []
         self.calls = 0
+        self.summaries = 0
         self.finished: set[str] = set()
+        self.heard: dict[str, Request] = {}
+        self.written: dict[int, str] = {}
+        self.largest = 0
 
     def hear(self, request: Request) -> str:
         """Takes in a request; the level that it is of."""
@@ -127,18 +178,27 @@ class RandomModel:
             check_strict(request.messages)
         except AssertionError:
             self.violations.append(request)
-        self.calls += 1
+        self.largest = max(self.largest, size(request))
         level = level_of(request.messages)
-        for message in request.messages:
-            if message["role"] == "assistant":
-                marks = re.findall(r"é(\d+)", message.get("content") or "")
-                marks += re.findall(r"\d+", "".join(c["function"]["arguments"] for c in message.get("tool_calls", [])))
-                if {self._level.get(int(mark), level) for mark in marks} - {level}:
-                    self.leaks.append(f"level {level!r} is told what another one said: {message}")
+        if is_summary(request.messages):
+            self.summaries += 1
+        else:
+            self.calls += 1
+            self.heard[digest_of(request)] = request
+        for text in said_in(request.messages):
+            marks = {int("".join(found)) for found in MARKS.findall(text)}
+            if {self._level.get(mark, level) for mark in marks} - {level}:
+                self.leaks.append(f"level {level!r} is told what another one said: {text}")
         return level
 
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
         level = self.hear(request)
+        if self._takes is not None and size(request) > self._takes:
+            raise ModelError("context", "too long", retryable=False)
+        if is_summary(request.messages):
+            yield TextDelta(await self._summary(request, level))
+            yield Finished("stop", [], Usage(input=10, output=5))
+            return
         mark = self._mark(level)
         chance, said = self._chance, ""
         for number in range(chance.randrange(5)):
@@ -153,12 +213,30 @@ class RandomModel:
             yield TextDelta(word)
         wants_tools = len(request.messages) < LEVEL_MESSAGES_MAX and chance.random() < 0.6
         calls = self._calls(request, level) if wants_tools else []
+        last = "and so on " * self._wordy.choice([0, 10, 60]) if self._wordy else ""
         if not calls:
-            said += "that is all"
-            yield TextDelta("that is all")
+            last += "that is all"
+        if last:
+            said += last
+            yield TextDelta(last)
         self.finished.add(said)
         usage = Usage(input=10, output=5) if chance.random() < 0.8 else None
         yield Finished("tool_calls" if calls else "stop", calls, usage)
+
+    async def _summary(self, request: Request, level: str) -> str:
+        """A short, a long or an empty one, or none."""
+        assert self._wordy is not None, "nothing is too long here"
+        await asyncio.sleep(self._wordy.random() * 0.5)
+        if self._wordy.random() < self.trouble:
+            raise await self._fault()
+        roll = self._wordy.random() / NO_SUMMARY
+        if roll < 2:
+            raise ModelError("context" if roll < 1 else "refused", "no", retryable=False)
+        if roll < 3:
+            return " "
+        mark = self._mark(level)
+        self.written[mark] = told(request.messages[1])
+        return f"é{mark}. In short: " + "and so on " * self._wordy.choice([0, 10, 400])
 
     async def _fault(self) -> ModelError:
         match self._chance.randrange(4):
@@ -180,12 +258,15 @@ class RandomModel:
             Call(
                 call=self._chance.choice(["", "k1", "k2"]),
                 tool=(name := self._chance.choice([*names, "unknown"])),
-                arguments=self._arguments(name, level),
+                arguments=self._arguments(name, level, request),
             )
             for _ in range(self._chance.randrange(1, 4))
         ]
 
-    def _arguments(self, tool: str, level: str) -> str:
+    def _arguments(self, tool: str, level: str, request: Request) -> str:
+        if tool == "read_result":
+            known = [ref for message in request.messages for ref in KEPT_AS.findall(told(message))]
+            return to_json({"reference": self._chance.choice(known or ["nothing"])})
         number = self._mark(level)
         right = f'{{"prompt": "Task {number}."}}' if tool in SUB_AGENTS else f'{{"n": {number}}}'
         return self._chance.choice([right] * 3 + ['{"n": "x"}', "{"])
@@ -200,12 +281,38 @@ class RandomModel:
         pass
 
 
-def make_agent(chance: random.Random, ledger: Ledger, depth: int = 1, *, stern: bool = False) -> Agent:
+def said_in(messages: list[Json]) -> Iterator[str]:
+    """What a request tells a level that it has said itself: its replies, its calls, the summary of them."""
+    for message in messages:
+        if message["role"] == "assistant":
+            yield told(message)
+            yield from (f'{call["function"]["arguments"]}"' for call in message.get("tool_calls", []))
+        elif told(message).startswith(STANDING_IN):
+            yield from re.findall(r"^é\d+\.", told(message), re.MULTILINE)
+    if is_summary(messages):
+        yield from (line for line in told(messages[1]).split("\n") if line.startswith("assistant"))
+
+
+def result_of(n: int, *, wordy: bool) -> str:
+    """What a tool tells of its work; always the same for the same number."""
+    return "\n".join([f"did {n}", *(f"line {line} of {n}" for line in range((5, 25, 50, 110)[n % 4] if wordy else 0))])
+
+
+def make_agent(
+    chance: random.Random,
+    ledger: Ledger,
+    depth: int = 1,
+    *,
+    stern: bool = False,
+    wordy: bool = False,
+    notes: bool = False,
+) -> Agent:
     """An agent whose tools write what they do into the ledger, `depth` levels deep with those inside it.
 
-    `stern`: those inside end the run when a person denies a call.
+    `stern`: those inside end the run when a person denies a call. `wordy`: what tools return may be long. `notes`: one
+    of them writes notes.
     """
-    own = _tools(chance, ledger)
+    own = _tools(chance, ledger, wordy=wordy, notes=notes)
 
     def tools(below: int) -> list[Tool | SubAgent]:
         if below == 0:
@@ -218,12 +325,12 @@ def make_agent(chance: random.Random, ledger: Ledger, depth: int = 1, *, stern: 
     return Agent("sim", "Be brief.", tools=tools(depth - 1))
 
 
-def _tools(chance: random.Random, ledger: Ledger) -> list[Tool]:
+def _tools(chance: random.Random, ledger: Ledger, *, wordy: bool, notes: bool) -> list[Tool]:
     async def work(ctx: ToolContext, n: int, *, repeatable: bool = False) -> str:
         ledger.begin(ctx, n, repeatable=repeatable)
         ctx.progress("half", 0.5)
         await asyncio.sleep(chance.random() * 2)
-        return f"did {n}"
+        return result_of(n, wordy=wordy)
 
     @tool(rerun="never")
     async def count(n: int, ctx: ToolContext) -> str:
@@ -267,4 +374,18 @@ def _tools(chance: random.Random, ledger: Ledger) -> list[Tool]:
         """Fails."""
         raise ValueError(f"no {n}")
 
-    return [count, look, ask, guarded, hurried, stubborn, broken]
+    @tool(rerun="safe")
+    async def remember(n: int, ctx: ToolContext) -> str:
+        """Saves two notes, with a moment between them."""
+        ledger.begin(ctx, n, repeatable=True)
+        for part in ("first", "second"):
+            try:
+                await ctx.note("knowledge", text := f"note {n} {part}")
+            except NoteRefused:
+                return "no more notes"
+            ledger.noted.add(text)
+            await asyncio.sleep(chance.random())
+        return f"did {n}"
+
+    tools = [count, look, ask, guarded, hurried, stubborn, broken]
+    return [*tools, remember] if notes else tools

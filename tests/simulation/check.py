@@ -1,6 +1,7 @@
 """P1-P8 of PROTOCOL.md, checked from what readers saw, what senders heard, and what tools did.
 
-The log is only the judge of what survived. How a run may go from step to step is in check_course.py.
+The log is only the judge of what survived. How a run may go from step to step is in check_course.py, what
+models are told on the way in check_context.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import msgspec
 from app.core.codec import decode
 from app.core.events import owner_of, supersedes
 from tests.simulation.agents import GUARDED, Key, key_of
+from tests.simulation.check_context import check_context
 from tests.simulation.check_course import TERMINAL, check_courses
 from tests.simulation.people import Json, Sent
 from tests.simulation.world import World
@@ -28,6 +30,7 @@ async def check(world: World) -> None:
     _commands_once(world, events)
     _ends(events)
     check_courses(events, world.terms)
+    check_context(world, events)
     _tools_once(world, events)
     _decided_once(events)
     _as_people_said(world, events)
@@ -219,7 +222,7 @@ def _crash_loops(world: World, events: list[Json]) -> None:
                 found, drained = crashes, False
             case "actor.drained":
                 drained = True
-            case "model.replied" | "tool.returned" | "tool.failed":
+            case "model.replied" | "tool.returned" | "tool.failed" | "context.compacted":
                 crashes = 0
             case "run.failed":
                 running = False

@@ -20,10 +20,19 @@ WAKES = {
     "turns": {"request", "hint"},
     "budget": {"request"},
     "retry": {"request", "retry"},
+    "context": {"request"},
 }
 """What may resume a run that was suspended for a reason."""
 
-QUIET = ("step.started", "tool.started", "text.streamed", "reasoning.streamed", "tool.progressed", "run.sliced")
+QUIET = (
+    "step.started",
+    "compaction.started",
+    "tool.started",
+    "text.streamed",
+    "reasoning.streamed",
+    "tool.progressed",
+    "run.sliced",
+)
 """What no suspended run does."""
 
 Place = tuple[str, ...]

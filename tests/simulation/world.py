@@ -40,6 +40,9 @@ PEACE_ROUNDS = 600
 PEOPLE = ("owner", "ann", "bea")
 MORE_STEPS = 200
 """The ceiling under which a patient person resumes a run."""
+WIDE = 128_000
+"""Tokens of a window in which nothing has to be compacted."""
+
 SECRET = b"what all servers of a world share"
 WORLD_SECONDS = 2_000
 SILENCE_SECONDS = 10.0
@@ -70,7 +73,9 @@ class Terms:
     """How deep the agents of a world stand inside each other, and the limits under which its runs go.
 
     `asking`: models call mostly sub-agents and what needs approval. `stern`: a denial inside a sub-agent ends the run.
-    `objects`: people export suspended runs and return them; `moves`: they also take one to another server.
+    `objects`: people export suspended runs and return them; `moves`: they also take one to another server. `window`:
+    the model's context in tokens, where all talk at length; `takes`: what it really reads, in characters. `notes`:
+    tools and people write notes.
     """
 
     depth: int = 1
@@ -83,6 +88,9 @@ class Terms:
     retry_ms: int = 20_000
     objects: bool = False
     moves: bool = False
+    window: int | None = None
+    takes: int | None = None
+    notes: bool = False
 
 
 @dataclass
@@ -95,7 +103,9 @@ class Copy:
     started: set[Key]
     ended: set[str]
     parked: set[str]
+    noted: set[str]
     calls: int
+    summaries: int
     heard: list[int]
 
 
@@ -123,9 +133,22 @@ class World:
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
         if self.before is None:
-            terms = self.terms
-            self.model = RandomModel(random.Random(self.seed + 1), self.ledger.numbers, asking=terms.asking)
-            self.agent = make_agent(random.Random(self.seed + 2), self.ledger, terms.depth, stern=terms.stern)
+            terms, wordy = self.terms, self.terms.window is not None
+            self.model = RandomModel(
+                random.Random(self.seed + 1),
+                self.ledger.numbers,
+                asking=terms.asking,
+                wordy=random.Random(self.seed + 4) if wordy else None,
+                takes=terms.takes,
+            )
+            self.agent = make_agent(
+                random.Random(self.seed + 2),
+                self.ledger,
+                terms.depth,
+                stern=terms.stern,
+                wordy=wordy,
+                notes=terms.notes,
+            )
         else:
             self._arrive(self.before)
         self.extra = random.Random(self.seed + 3)
@@ -153,6 +176,9 @@ class World:
         self.model.trouble = TROUBLE
         ours = before.taken["holdfast"]
         self.model.calls = sum('"type":"step.started"' in text for text in ours["events"])
+        self.model.summaries = sum('"type":"compaction.started"' in text for text in ours["events"])
+        saved = [msgspec.json.decode(text) for text in ours["events"] if '"type":"note.saved"' in text]
+        self.ledger.noted = {note["text"] for note in saved}
         self.ledger.ended.discard(ours["run"])
         self.ledger.parked.add(ours["run"])
         self.returned.append(Returned(answered(before.taken, self.chance)))
@@ -191,6 +217,7 @@ class World:
             slice_ms=self.terms.slice_ms,
             retry_ms=self.terms.retry_ms,
             crashes_max=self.twists.crashes_max,
+            context_tokens=self.terms.window or WIDE,
         )
         around = Surroundings(
             log=store[0],  # type: ignore[arg-type]
@@ -386,7 +413,9 @@ class World:
                         started=set(ledger.started),
                         ended=set(ledger.ended),
                         parked=set(ledger.parked),
+                        noted=set(ledger.noted),
                         calls=self.model.calls,
+                        summaries=self.model.summaries,
                         heard=[len(sent.accepted) for sent in self.sent],
                     )
                 )
@@ -400,8 +429,8 @@ class World:
         ledger.begun.clear()
         ledger.begun.update(old.begun)
         ledger.never, ledger.started = set(old.never), set(old.started)
-        ledger.ended, ledger.parked = set(old.ended), set(old.parked)
-        self.model.calls = old.calls
+        ledger.ended, ledger.parked, ledger.noted = set(old.ended), set(old.parked), set(old.noted)
+        self.model.calls, self.model.summaries = old.calls, old.summaries
         for number, sent in enumerate(self.sent):
             del sent.accepted[old.heard[number] if number < len(old.heard) else 0 :]
 
@@ -452,8 +481,13 @@ class World:
         await send_until_heard(
             lambda: self.directory, self.conversation, sent, self.chance, timeline=lambda: self.timeline
         )
+        if sent.command["type"] == "note" and sent.accepted:
+            self.ledger.noted.add(sent.command["text"])
 
     def _say(self, id: str, command: Json) -> None:
+        if "text" in command:
+            at_length = " please" * self.extra.choice([0, 0, 0, 40, 250]) if self.terms.window else ""
+            command = {**command, "text": f"{command['text']} ({self.name}-{id}){at_length}"}
         sent = Sent({"id": f"{self.name}-{id}", **command}, self.extra.choice(PEOPLE))
         self._talking.add(self._spawn(self._send(sent)))
 
@@ -476,6 +510,8 @@ class World:
             {"type": "rename", "title": "A title"},
             {"type": "suspend"},
         ]
+        if self.terms.notes:
+            ideas += [{"type": "note", "kind": kind, "text": "note"} for kind in ("decision", "environment")]
         ideas += [{"type": "withdraw", "target": message} for message in said[-2:]]
         course = [event for event in events if event["type"].startswith("run.")]
         if course and course[-1]["type"] == "run.suspended":
