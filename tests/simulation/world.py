@@ -103,6 +103,7 @@ class Copy:
     started: set[Key]
     ended: set[str]
     parked: set[str]
+    saved: set[str]
     noted: set[str]
     calls: int
     summaries: int
@@ -413,6 +414,7 @@ class World:
                         started=set(ledger.started),
                         ended=set(ledger.ended),
                         parked=set(ledger.parked),
+                        saved=set(ledger.saved),
                         noted=set(ledger.noted),
                         calls=self.model.calls,
                         summaries=self.model.summaries,
@@ -428,7 +430,7 @@ class World:
         ledger = self.ledger
         ledger.begun.clear()
         ledger.begun.update(old.begun)
-        ledger.never, ledger.started = set(old.never), set(old.started)
+        ledger.never, ledger.started, ledger.saved = set(old.never), set(old.started), set(old.saved)
         ledger.ended, ledger.parked, ledger.noted = set(old.ended), set(old.parked), set(old.noted)
         self.model.calls, self.model.summaries = old.calls, old.summaries
         for number, sent in enumerate(self.sent):
