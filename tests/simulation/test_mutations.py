@@ -13,6 +13,7 @@ import pytest
 
 from app.core.commands import Activate, Wake
 from app.core.effects import ModelCall, Summary, ToolCall
+from app.core.errors import Rejected
 from app.core.plan import plan
 from tests.core import world as core
 from tests.core.test_context_lives import Wordy
@@ -49,7 +50,10 @@ def play_pure(seed: int) -> None:
         world.do(Activate(world.state.epoch + 1), "")
         world.do(Wake(), "")  # what is due by itself comes now, and not with a report
         for effect in older:
-            believed = [event for event in world.do(world._report(effect), "").events if event.run is not None]
+            try:
+                believed = [event for event in world.do(world._report(effect), "").events if event.run is not None]
+            except Rejected:  # a note of a call that is over
+                continue
             assert not believed, f"a report of an older epoch: {effect}: {believed}"
 
 

@@ -488,10 +488,14 @@ class World:
 
     def _say(self, id: str, command: Json) -> None:
         if "text" in command:
-            at_length = " please" * self.extra.choice([0, 0, 0, 40, 250]) if self.terms.window else ""
+            at_length = " please" * self.extra.choice([0, 0, 40, 400]) if self._at_length(command) else ""
             command = {**command, "text": f"{command['text']} ({self.name}-{id}){at_length}"}
         sent = Sent({"id": f"{self.name}-{id}", **command}, self.extra.choice(PEOPLE))
         self._talking.add(self._spawn(self._send(sent)))
+
+    def _at_length(self, command: Json) -> bool:
+        """Notes are short: they are told whole whatever the window is."""
+        return self.terms.window is not None and command["type"] != "note"
 
     async def _talk(self) -> None:
         """People say all kinds of things at all kinds of times."""
