@@ -87,7 +87,7 @@ class ConversationRenamed(Event, tag="conversation.renamed"):
 
 
 class ActorActivated(Event, tag="actor.activated"):
-    """`owner` is no one else's: of two that come in the same ms one writes other bytes, so it is no repeat of the other.
+    """`owner` is new each time: two that come in the same ms write different bytes, so neither repeats the other.
 
     A log of an older version has none.
     """

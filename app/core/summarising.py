@@ -30,6 +30,9 @@ OVERFLOWS_MAX = 2
 ITEM_PART = 8
 """One item takes at most an eighth of what the summariser reads."""
 
+LINE_CHARS = 80
+"""What an item costs there beside its text."""
+
 MECHANICAL_ITEM_CHARS = 200
 CHARS_A_WORD = 8
 WORDS_MIN = 50
@@ -57,6 +60,8 @@ def summary_request(level: Level, started: e.CompactionStarted) -> Request:
     after = replace(level.context, through=started.to, words=started.words)
     kept = [line(item, after, started.reads // ITEM_PART) for item in kept_words(level.history, after)]
     added = _lines(level, started, started.reads // ITEM_PART)
+    if len(_joined(added)) > started.reads:  # no item is left out: of each there is at least how it begins
+        added = _lines(level, started, max(started.reads // len(added) - LINE_CHARS, LINE_CHARS))
     so_far = excerpt(level.context.summary, started.writes)
     asked = [
         f"# Messages of people that stay beside the summary\n{excerpt(_joined(kept), started.reads // 2)}"

@@ -109,7 +109,9 @@ SURVEY_LINES = 16
 async def survey(line: str, ctx: ToolContext, seconds: float = 0.0) -> str:
     """Do something that may be repeated, and tell at length what came of it."""
     done = await _act("survey", line, "", ctx, seconds)
-    return "\n".join([done, *(f"{line} saw milestone {number} of the long way round" for number in range(SURVEY_LINES))])
+    return "\n".join(
+        [done, *(f"{line} saw milestone {number} of the long way round" for number in range(SURVEY_LINES))]
+    )
 
 
 leg = Agent("leg", "You are leg.", tools=[safe, stamp])

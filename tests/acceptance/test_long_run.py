@@ -1,9 +1,10 @@
 """Issue 4's story: two hundred steps with sub-agents, approvals, slices, a small window, twenty kills: no difference.
 
 The same run is played on two servers at once: undisturbed, and in slices of 2 s, in a window of 8,000 tokens that holds
-a fraction of it, under random kills (`kill -9`). What is compared is what people and programs have of it afterwards: the messages of every level, the result, and what the tools did. Effects
-are equal by key: a `safe` tool may begin again with its own call id, and counts once; the one `never` tool begins once
-at most, and where a kill hit it, its result says that it is in doubt.
+a fraction of it, under random kills (`kill -9`). What is compared is what people and programs have of it afterwards:
+the messages of every level, the result, and what the tools did. Effects are equal by key: a `safe` tool may begin again
+with its own call id, and counts once; the one `never` tool begins once at most, and where a kill hit it, its result
+says that it is in doubt.
 
 The model answers from the last thing that a request says alone, so that neither a repeated attempt nor a shortened
 history changes its mind.

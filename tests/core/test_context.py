@@ -240,6 +240,18 @@ def test_a_summary_takes_in_the_one_before() -> None:
     assert "The second summary." in told and "The first summary." not in told
 
 
+def test_every_message_is_told_to_the_summariser() -> None:
+    """Many words and few replies: each word that leaves is in the request for the summary, if only how it begins."""
+    stage = staged("Do 0. " + "please " * 40)
+    for number in range(1, 11):
+        stage.cancel(f"stop{number}")
+        stage.prompt(f"again{number}", f"Do {number}. " + "please " * 40)
+    until(stage, "compaction.started", chars=600)
+    asked = requested(stage)
+    missing = [number for number in range(11) if f"Do {number}." not in asked]
+    assert not missing, asked
+
+
 def test_notes_stay_as_they_are() -> None:
     """§7, 003-3, 003-4: decisions and failed approaches are in the request after it and after a crash, each once."""
     stage = staged("the task")

@@ -64,7 +64,9 @@ def key_of(event: Json) -> Key:
 def level_of(messages: list[Json]) -> str:
     """Whose messages these are: the top's, or those of a sub-agent with this prompt, which no other one has."""
     if is_summary(messages):
-        inside = re.match(r"# Messages of people that stay beside the summary\nperson: (Task \d+\.)\n", told(messages[1]))
+        inside = re.match(
+            r"# Messages of people that stay beside the summary\nperson: (Task \d+\.)\n", told(messages[1])
+        )
         return inside[1] if inside else ""
     return told(messages[1]) if messages[0]["content"].startswith(INSIDE) else ""
 
@@ -90,9 +92,10 @@ def size(request: Request) -> int:
 class Ledger:
     """What happened outside: how often each call was begun.
 
-    `noted`: what tools and people were told is saved. `started`, `ended` and `parked` are what the disk holds of tool starts, run ends and suspended runs: each call that
-    begins is compared with them at that very moment. An old owner that is still alive (`overlapped`) may repeat what is
-    safe to repeat.
+    `started`, `saved`, `ended` and `parked` are what the disk holds of tool starts, notes, run ends and suspended runs:
+    each call that begins, and each note that its tool has saved, is compared with them at that very moment. `noted`:
+    the notes that tools and people were told are saved. An old owner that is still alive (`overlapped`) may repeat what
+    is safe to repeat.
     """
 
     begun: Counter[Key] = field(default_factory=Counter)
@@ -100,6 +103,7 @@ class Ledger:
     started: set[Key] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
     parked: set[str] = field(default_factory=set)
+    saved: set[str] = field(default_factory=set)
     noted: set[str] = field(default_factory=set)
     overlapped: bool = False
     wrong: list[str] = field(default_factory=list)
@@ -110,6 +114,8 @@ class Ledger:
         for text in texts:
             if '"type":"tool.started"' in text:
                 self.started.add(key_of(msgspec.json.decode(text)))
+            elif '"type":"note.saved"' in text:
+                self.saved.add(msgspec.json.decode(text)["text"])
             elif '"type":"run.' in text:
                 event = msgspec.json.decode(text)
                 match event["type"]:
@@ -120,6 +126,12 @@ class Ledger:
                         self.parked.add(event["run"])
                     case "run.resumed":
                         self.parked.discard(event["run"])
+
+    def note(self, text: str) -> None:
+        """A tool was told that its note is saved."""
+        self.noted.add(text)
+        if text not in self.saved:
+            self.wrong.append(f"§8: {text} is not durable")
 
     def begin(self, ctx: ToolContext, n: int, *, repeatable: bool = False) -> None:
         """A tool begins to work."""
@@ -252,8 +264,10 @@ class RandomModel:
 
     def _calls(self, request: Request, level: str) -> list[Call]:
         names = [tool["function"]["name"] for tool in request.tools]
+        if "read_result" in names:
+            names += ["read_result"] * len(names)
         if self._asking:
-            names = [name for name in names if name in (*SUB_AGENTS, "guarded")] * 2 + names
+            names = [name for name in names if name in (*SUB_AGENTS, "guarded", "read_result")] * 2 + names
         return [
             Call(
                 call=self._chance.choice(["", "k1", "k2"]),
@@ -383,7 +397,7 @@ def _tools(chance: random.Random, ledger: Ledger, *, wordy: bool, notes: bool) -
                 await ctx.note("knowledge", text := f"note {n} {part}")
             except NoteRefused:
                 return "no more notes"
-            ledger.noted.add(text)
+            ledger.note(text)
             await asyncio.sleep(chance.random())
         return f"did {n}"
 

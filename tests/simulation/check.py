@@ -30,7 +30,6 @@ async def check(world: World) -> None:
     _commands_once(world, events)
     _ends(events)
     check_courses(events, world.terms)
-    check_context(world, events)
     _tools_once(world, events)
     _decided_once(events)
     _as_people_said(world, events)
@@ -40,6 +39,7 @@ async def check(world: World) -> None:
     await _archived(world, events)
     assert not world.model.leaks, f"§5: {world.model.leaks[0]}"
     assert not world.model.violations, f"a strict provider refuses {world.model.violations[0].messages}"
+    check_context(world, events)
     errors = [error.getMessage() for error in world.errors]
     if world.ledger.overlapped:  # an old owner that is still alive finds out
         errors = [error for error in errors if not error.endswith("lost its log")]

@@ -1,4 +1,4 @@
-"""What models were told, as it follows from what readers saw: words, notes, results and summaries (SEMANTICS.md §7, §8).
+"""What models were told, as it follows from what readers saw: words, notes, results, summaries (SEMANTICS.md §7, §8).
 
 Each request that a model has heard is found by the digest in its `step.started`; what it may leave out is what the
 surviving events say, as PROTOCOL.md words it. How the product builds a request is not asked here.
@@ -176,7 +176,9 @@ class Course:
         assert all(map(str.startswith, newest, last)), f"§3: hints are not the last words of {event}: {newest}"
         replies = [reply for reply in level.replies if reply["seq"] > level.through]
         calls = [[call["id"] for call in one["tool_calls"]] for one in said if one.get("tool_calls")]
-        assert calls == [[call["call"] for call in reply["calls"]] for reply in replies], f"§7: calls of {event}: {calls}"
+        assert calls == [[call["call"] for call in reply["calls"]] for reply in replies], (
+            f"§7: calls of {event}: {calls}"
+        )
         answers = [told(one) for one in said if one["role"] == "tool"]
         refs = [name(reply, call["call"]) for reply in replies for call in reply["calls"]]
         for answer, ref in zip(answers, refs, strict=True):

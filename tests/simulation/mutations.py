@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from app.actor import actor, directory, mailbox, moving, pages, tool_effect
+from app.actor import actor, directory, mailbox, moving, pages, reading, tool_effect
 from app.actor import feed as feeds
 from app.actor.actor import Actor
 from app.actor.feed import Feed
@@ -29,13 +29,28 @@ from app.actor.tool_effect import ToolWork
 from app.core import activate as activation
 from app.core import apply as applying
 from app.core import apply_level as levels
-from app.core import budget, endings, follow, permissions, plan, reports, request, transcript
+from app.core import (
+    budget,
+    compaction,
+    context,
+    endings,
+    follow,
+    notes,
+    permissions,
+    plan,
+    reports,
+    request,
+    summarising,
+    transcript,
+    window,
+)
 from app.core import commands as c
 from app.core import decide as deciding
 from app.core import events as e
 from app.core.continuation_value import parse
 from app.core.decide import Decision, decide
 from app.core.effects import ArchiveFlush, Effect, ToolCall
+from app.core.state import Words
 from app.store import log_memory
 from app.store.event_log import Append, Row, Unavailable
 from app.store.rows import page
@@ -628,12 +643,131 @@ def _believes_an_object_that_was_changed(patch: Patch) -> None:
     patch.setattr(moving, "check", lambda returned, secret, force: parse(returned)[0])
 
 
+# --- the window, notes
+
+
+def _gives_hints_before_it_compacts(patch: Patch) -> None:
+    def hasty(place: Any, now: Any, model: str) -> Any:
+        if now.percent >= compaction.SUMMARY_FROM:
+            for words in window.waiting(place.ledger.state, place.path):
+                place.ledger.emit(e.HintApplied(run=place.run.run, message=words.message, step=place.level.step + 1))
+        return compact(place, now, model)
+
+    compact = compaction.compact
+    patch.setattr(follow, "compact", hasty)
+
+
+def _forgets_the_hints_that_wait(patch: Patch) -> None:
+    """What a request will hold is measured without them."""
+    patch.setattr(window, "waiting", lambda state, path: [])
+
+
+def _summarises_without_the_words_that_leave(patch: Patch) -> None:
+    """Messages of the person that will no longer stand beside the summary are not in it either."""
+
+    def careless(level: Any, started: Any, chars: int) -> list[str]:
+        return [line for line in lines(level, started, chars) if not line.startswith("person:")]
+
+    lines = summarising._lines
+    patch.setattr(summarising, "_lines", careless)
+
+
+def _keeps_the_oldest_words(patch: Patch) -> None:
+    """Of the person's messages the first ones stay, and not the newest."""
+
+    def oldest(history: Any, told: Any) -> list[Words]:
+        return [item for item in history if isinstance(item, Words) and item.told <= told.through][: told.words]
+
+    patch.setattr(context, "kept_words", oldest)
+
+
+def _cuts_between_a_call_and_its_result(patch: Patch) -> None:
+    patch.setattr(compaction, "_FOLLOWS", ())
+
+
+def _gives_a_summary_to_the_caller(patch: Patch) -> None:
+    """What a sub-agent's history was condensed to is told at the top."""
+    compacted = levels._compacted
+
+    def leaking(state: Any, run: Any, level: Any, event: Any) -> None:
+        compacted(state, run, level, event)
+        if event.path and event.kind != "references":
+            run.top.context.through = max(run.top.context.through, context.entered(run.top.history[0]))
+            run.top.context.summary = event.summary
+
+    patch.setattr(levels, "_compacted", leaking)
+
+
+def _never_gives_up_on_what_is_too_long(patch: Patch) -> None:
+    patch.setattr(compaction, "HARDER_MAX", 1_000)
+
+
+def _takes_an_empty_summary(patch: Patch) -> None:
+    def trusting(ledger: Any, command: c.Summarised, rules: Any) -> None:
+        summarised(ledger, replace(command, text=command.text if command.text.strip() else "nothing"), rules)
+
+    summarised = summarising.summarised
+    patch.setattr(deciding, "summarised", trusting)
+
+
+def _takes_a_summary_of_an_older_epoch(patch: Patch) -> None:
+    def trusting(ledger: Any, effect: Any, rules: Any) -> Any:
+        return open_summary(ledger, replace(effect, epoch=ledger.state.epoch), rules)
+
+    open_summary = summarising._open_summary
+    patch.setattr(summarising, "_open_summary", trusting)
+
+
+def _reads_back_what_is_shown_anyway(patch: Patch) -> None:
+    """Behind a reference is the text with the gap in it, and not the original."""
+
+    def shown(history: Any, ref: str) -> Any:
+        item = find(history, ref)
+        if not isinstance(item, e.ToolReturned):
+            return item
+        return msgspec.structs.replace(item, result=context.excerpt(item.result, compaction.EXCERPT_CHARS_MIN, ref))
+
+    find = reading.find
+    patch.setattr(reading, "find", shown)
+
+
+def _loses_notes_at_a_compaction(patch: Patch) -> None:
+    system = transcript._system
+
+    def forgetful(state: Any, level: Any, agent: Any) -> Any:
+        kept, state.notes = state.notes, [] if level.context.through else state.notes
+        try:
+            return system(state, level, agent)
+        finally:
+            state.notes = kept
+
+    patch.setattr(transcript, "_system", forgetful)
+
+
+def _saves_a_note_again_when_its_call_is_repeated(patch: Patch) -> None:
+    note_id = notes.note_id
+    patch.setattr(notes, "note_id", lambda effect, number: f"{note_id(effect, number)}.{effect.epoch}")
+
+
+def _says_that_a_note_is_saved_before_it_is(patch: Patch) -> None:
+    """The answer of a tool's note does not wait for the commit."""
+    original = Actor._decide
+
+    def hasty(self: Actor, letter: Letter) -> Any:
+        outcome = original(self, letter)
+        if isinstance(letter.content, c.SaveNote) and not letter.answer.done():
+            letter.answer.set_result(outcome)
+        return outcome
+
+    patch.setattr(Actor, "_decide", hasty)
+
+
 RESTLESS = Twists(drain=1.0, pause=1.0, drain_seconds=0.2, crashes_max=3)
 
 MUTATIONS = [
     Mutation("readers see an event before it is durable", "P1: .* not durable", 5, _publishes_before_the_append),
-    Mutation("a command is acknowledged before its commit", "P3|P6", 11, _acknowledges_before_the_commit),
-    Mutation("`attached` tells of what is not durable", "P1: .* told", 6, _answers_questions_before_the_commit),
+    Mutation("a command is acknowledged before its commit", "P3|P6", 3, _acknowledges_before_the_commit),
+    Mutation("`attached` tells of what is not durable", "P1: .* told", 5, _answers_questions_before_the_commit),
     Mutation("an append in doubt goes to a new place", "P4: .* never saw", 9, _appends_again_at_a_new_place),
     Mutation("reports are lost while the store is down", "P5", 89, _forgets_reports_while_the_store_is_down),
     Mutation("the log takes the appends of an older owner", "P2", 1, _lets_an_older_owner_write),
@@ -645,29 +779,29 @@ MUTATIONS = [
     Mutation("a frame's `through` goes too far", "P4", 1, _says_a_through_that_is_too_large),
     Mutation("a page's `through` goes too far", "P4", 5, _says_that_a_page_is_the_last),
     Mutation("the feed shows superseded pieces", "§3.3", 0, _keeps_superseded_pieces_in_the_feed),
-    Mutation("a cached page shows superseded pieces", "§3.3", 158, _keeps_old_pages),
-    Mutation("the feed trims below its floor", "P4", 14, _trims_one_record_too_many),
+    Mutation("a cached page shows superseded pieces", "§3.3", 220, _keeps_old_pages),
+    Mutation("the feed trims below its floor", "P4", 5, _trims_one_record_too_many),
     Mutation("a frame is shared between cursors", r"\d+ after \d+", 1, _shares_a_frame_between_cursors),
     Mutation("a cursor of another log is taken for ours", "attached|P4", 31, _takes_a_cursor_of_another_log),
-    Mutation("pieces are pruned before their attempt ended", "does not follow|was shown", 0, _prunes_too_early),
+    Mutation("pieces are pruned before their attempt ended", "does not follow|was shown", 4, _prunes_too_early),
     Mutation("an attempt goes on with the last one's text", "does not follow", 0, _adds_the_next_attempt_to_the_last),
     Mutation("accepted ids are forgotten at a restart", "P3", 1, _forgets_receipts_at_a_restart),
     Mutation("a repeated command counts as new", "P3", 0, _counts_a_repeated_command_as_new),
     Mutation("a tool begins before its record", "P6: .* before", 9, _starts_a_tool_before_its_record),
-    Mutation("`never` is taken for `safe`", "P6: {", 3, _repeats_what_may_never_be_repeated),
-    Mutation("`ask` is taken for `safe`", "P6: .* nobody said so", 18, _repeats_what_a_person_was_asked_about),
+    Mutation("`never` is taken for `safe`", "P6: {", 14, _repeats_what_may_never_be_repeated),
+    Mutation("`ask` is taken for `safe`", "P6: .* nobody said so", 106, _repeats_what_a_person_was_asked_about),
     Mutation("a call runs that waits for a person", "P6", 0, _runs_what_nobody_approved),
     Mutation("a hint is lost at the end of a run", "hint has one end", 8, _drops_a_hint_at_the_end_of_a_run),
     Mutation("a stop leaves calls open", "one result", 0, _leaves_calls_open_at_a_stop),
-    Mutation("a stopping run goes on", "P6|P7", 10, _goes_on_after_a_stop),
-    Mutation("a drain counts as a crash", "no loop", 4, _takes_a_drain_for_a_crash, RESTLESS),
+    Mutation("a stopping run goes on", "P6|P7", 149, _goes_on_after_a_stop),
+    Mutation("a drain counts as a crash", "no loop", 1, _takes_a_drain_for_a_crash, RESTLESS),
     Mutation(
         "cancelled calls have no result in the transcript", "strict", 0, _tells_the_model_nothing_of_cancelled_calls
     ),
-    Mutation("a cut reply counts as an answer", "no model has finished", 1, _takes_a_cut_reply_for_an_answer),
+    Mutation("a cut reply counts as an answer", "no model has finished", 16, _takes_a_cut_reply_for_an_answer),
     Mutation("a start picks up nothing", "P5: ready", 1, _picks_nobody_up_at_a_start),
-    Mutation("each level has a budget of its own", "P8: .* steps of all", 15, _gives_each_level_a_budget_of_its_own),
-    Mutation("an approval is found by its call id alone", "approve|deny", 65, _finds_an_approval_by_its_call_id_alone),
+    Mutation("each level has a budget of its own", "P8: .* steps of all", 74, _gives_each_level_a_budget_of_its_own),
+    Mutation("an approval is found by its call id alone", "approve|deny", 31, _finds_an_approval_by_its_call_id_alone),
     Mutation("one denial decides every approval", "nobody said so", 41, _lets_one_denial_decide_all),
     Mutation("a level opens that nobody approved", "nobody approved", 12, _opens_a_level_that_nobody_approved),
     Mutation("a sub-agent's history leaks", "§5: level .* told", 4, _tells_the_caller_all_that_its_sub_agent_said),
@@ -677,10 +811,27 @@ MUTATIONS = [
     ),
     Mutation("a slice ends in the middle of a batch", "§6: sliced", 1, _slices_in_the_middle_of_a_batch),
     Mutation(
-        "a hint wakes what a budget has suspended", "for .*by hint", 15, _wakes_by_a_hint_whatever_it_was_suspended_for
+        "a hint wakes what a budget has suspended", "for .*by hint", 5, _wakes_by_a_hint_whatever_it_was_suspended_for
     ),
     Mutation("a suspended run goes on", "while the run is suspended", 2, _goes_on_with_a_suspended_run),
     Mutation("a taken run is kept", "taken run|P6", 5, _takes_a_run_and_keeps_it),
     Mutation("a returned object counts as new", "put back twice|two places", 4, _counts_a_returned_object_as_new),
-    Mutation("a changed object is believed", "changed object", 4, _believes_an_object_that_was_changed),
+    Mutation("a changed object is believed", "changed object", 13, _believes_an_object_that_was_changed),
+    Mutation("hints are given before a compaction", "§3: a hint was given", 5, _gives_hints_before_it_compacts),
+    Mutation("hints that wait are not measured", "§7: over the window|P5", 52, _forgets_the_hints_that_wait),
+    Mutation("words leave without a summary", "§7: words are lost", 1, _summarises_without_the_words_that_leave),
+    Mutation("the oldest words are kept", "§7: words are lost", 1, _keeps_the_oldest_words),
+    Mutation(
+        "calls are parted from their results", "actor of .* failed|parted", 1, _cuts_between_a_call_and_its_result
+    ),
+    Mutation("a sub-agent's summary leaks", "§5|§7", 38, _gives_a_summary_to_the_caller),
+    Mutation("what is too long is tried for ever", "§7: too long for ever", 7, _never_gives_up_on_what_is_too_long),
+    Mutation("an empty summary is taken", "§7: no model has written", 1, _takes_an_empty_summary),
+    Mutation("a summary of an older epoch is believed", "older epoch", PURE, _takes_a_summary_of_an_older_epoch),
+    Mutation("no original is read back", "§7: .* is not", 140, _reads_back_what_is_shown_anyway),
+    Mutation("notes are lost at a compaction", "§8: the notes of", 4, _loses_notes_at_a_compaction),
+    Mutation(
+        "a repeated call saves a note again", "§8: notes are there", 5, _saves_a_note_again_when_its_call_is_repeated
+    ),
+    Mutation("a note is saved before its commit", "§8: .* not durable", 17, _says_that_a_note_is_saved_before_it_is),
 ]

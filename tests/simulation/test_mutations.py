@@ -12,10 +12,11 @@ import re
 import pytest
 
 from app.core.commands import Activate, Wake
-from app.core.effects import ModelCall, ToolCall
+from app.core.effects import ModelCall, Summary, ToolCall
 from app.core.errors import Rejected
 from app.core.plan import plan
 from tests.core import world as core
+from tests.core.test_context_lives import Wordy
 from tests.core.test_properties import DEEP_RULES
 from tests.simulation.mutations import MUTATIONS, PURE, Mutation
 from tests.simulation.test_simulation import play
@@ -39,20 +40,20 @@ def caught(mutation: Mutation, seed: int) -> str | None:
 
 def play_pure(seed: int) -> None:
     """A world of the pure floor: what was in flight when a new owner took over reports in vain."""
-    world = core.World(random.Random(seed), DEEP_RULES)
+    world = Wordy(seed) if seed % 3 == 2 else core.World(random.Random(seed), DEEP_RULES)
     for number in range(120):
         world.step()
         if number % 10:
             continue
         wanted = plan(world.state, world.rules).effects
-        older = [effect for effect in wanted if isinstance(effect, ModelCall | ToolCall)]
+        older = [effect for effect in wanted if isinstance(effect, ModelCall | Summary | ToolCall)]
         world.do(Activate(world.state.epoch + 1), "")
         world.do(Wake(), "")  # what is due by itself comes now, and not with a report
         for effect in older:
             try:
                 believed = [event for event in world.do(world._report(effect), "").events if event.run is not None]
-            except Rejected:
-                continue  # a note of a call that is over: its tool is told so
+            except Rejected:  # a note of a call that is over
+                continue
             assert not believed, f"a report of an older epoch: {effect}: {believed}"
 
 

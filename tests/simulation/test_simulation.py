@@ -69,7 +69,7 @@ def terms_of(seed: int) -> Terms:
         objects=objects,
         moves=objects and chance.random() < 0.35,
         window=window,
-        takes=context.choice([None, window * 3, window * 5 // 2]) if window else None,
+        takes=context.choice([None, window * 3, window * 3 // 2]) if window else None,
         notes=context.random() < 0.4,
     )
 

@@ -103,6 +103,7 @@ class Copy:
     started: set[Key]
     ended: set[str]
     parked: set[str]
+    saved: set[str]
     noted: set[str]
     calls: int
     summaries: int
@@ -413,6 +414,7 @@ class World:
                         started=set(ledger.started),
                         ended=set(ledger.ended),
                         parked=set(ledger.parked),
+                        saved=set(ledger.saved),
                         noted=set(ledger.noted),
                         calls=self.model.calls,
                         summaries=self.model.summaries,
@@ -428,7 +430,7 @@ class World:
         ledger = self.ledger
         ledger.begun.clear()
         ledger.begun.update(old.begun)
-        ledger.never, ledger.started = set(old.never), set(old.started)
+        ledger.never, ledger.started, ledger.saved = set(old.never), set(old.started), set(old.saved)
         ledger.ended, ledger.parked, ledger.noted = set(old.ended), set(old.parked), set(old.noted)
         self.model.calls, self.model.summaries = old.calls, old.summaries
         for number, sent in enumerate(self.sent):
@@ -486,10 +488,14 @@ class World:
 
     def _say(self, id: str, command: Json) -> None:
         if "text" in command:
-            at_length = " please" * self.extra.choice([0, 0, 0, 40, 250]) if self.terms.window else ""
+            at_length = " please" * self.extra.choice([0, 0, 40, 400]) if self._at_length(command) else ""
             command = {**command, "text": f"{command['text']} ({self.name}-{id}){at_length}"}
         sent = Sent({"id": f"{self.name}-{id}", **command}, self.extra.choice(PEOPLE))
         self._talking.add(self._spawn(self._send(sent)))
+
+    def _at_length(self, command: Json) -> bool:
+        """Notes are short: they are told whole whatever the window is."""
+        return self.terms.window is not None and command["type"] != "note"
 
     async def _talk(self) -> None:
         """People say all kinds of things at all kinds of times."""
