@@ -50,6 +50,7 @@ from app.core import events as e
 from app.core.continuation_value import parse
 from app.core.decide import Decision, decide
 from app.core.effects import ArchiveFlush, Effect, ToolCall
+from app.core.reading import find
 from app.core.state import Words
 from app.store import log_memory
 from app.store.event_log import Append, Row, Unavailable
@@ -727,7 +728,6 @@ def _reads_back_what_is_shown_anyway(patch: Patch) -> None:
             return item
         return msgspec.structs.replace(item, result=context.excerpt(item.result, compaction.EXCERPT_CHARS_MIN, ref))
 
-    find = reading.find
     patch.setattr(reading, "find", shown)
 
 
@@ -779,7 +779,7 @@ MUTATIONS = [
     Mutation("a frame's `through` goes too far", "P4", 1, _says_a_through_that_is_too_large),
     Mutation("a page's `through` goes too far", "P4", 5, _says_that_a_page_is_the_last),
     Mutation("the feed shows superseded pieces", "§3.3", 0, _keeps_superseded_pieces_in_the_feed),
-    Mutation("a cached page shows superseded pieces", "§3.3", 220, _keeps_old_pages),
+    Mutation("a cached page shows superseded pieces", "§3.3", 231, _keeps_old_pages),
     Mutation("the feed trims below its floor", "P4", 5, _trims_one_record_too_many),
     Mutation("a frame is shared between cursors", r"\d+ after \d+", 1, _shares_a_frame_between_cursors),
     Mutation("a cursor of another log is taken for ours", "attached|P4", 31, _takes_a_cursor_of_another_log),
