@@ -48,6 +48,13 @@ LOCK_MARGIN_SECONDS = 5
 """How much longer than a drain a new process waits for the data directory."""
 
 
+def fresh_id() -> str:
+    """128 random bits, URL-safe; without a dash in front, which a command would take for an option."""
+    while (id := secrets.token_urlsafe(16)).startswith("-"):
+        pass
+    return id
+
+
 def agents_of(settings: Settings) -> Mapping[str, Agent]:
     """The agents to serve. Raises ConfigError."""
     if settings.agent is None:
@@ -162,7 +169,7 @@ def house_of(settings: Settings, agents: Mapping[str, Agent], model: Model, log:
         model=model,
         rules=lambda: replace(rules, admit=not runs.locked(), draining=directory.draining),
         clock=clock,
-        fresh=lambda: secrets.token_urlsafe(16),
+        fresh=fresh_id,
         chance=random.random,
         runs=runs,
         tools=asyncio.Semaphore(settings.tools_max),

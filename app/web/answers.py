@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from app.core.bounds import CLIENT_FRAME_BYTES_MAX, JSON_DEPTH_MAX
 from app.core.codec import clean, to_json
+from app.core.decide import DRAINING
 from app.core.errors import Rejected
 from app.core.events import Json
 from app.wire.inbound import parse_object
@@ -99,3 +100,10 @@ def optional_text(body: Json, name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise Rejected("bad_command", f"`{name}` is a text.")
     return None if value is None else clean(value)
+
+
+def unavailable(leaving: bool) -> Rejected:
+    """Why nothing came of a request: the process goes, or the storage cannot answer."""
+    if leaving:
+        return Rejected("draining", DRAINING)
+    return Rejected("storage_unavailable", "The storage cannot answer right now; try again in a moment.")

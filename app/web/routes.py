@@ -16,7 +16,7 @@ from app.core.errors import Corrupt, Rejected
 from app.store.event_log import Unavailable
 from app.web import api, continuations, pages, socket
 from app.web.access import Gate, Identify, principal_of, whoever_is_here
-from app.web.answers import answer, refused
+from app.web.answers import answer, refused, unavailable
 from app.web.context import House
 from app.web.sse import EventStream, cursor_of
 
@@ -84,7 +84,7 @@ async def _rejected(request: Request, error: Exception) -> Response:
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:
-    return refused(Rejected("storage_unavailable", "The storage cannot answer right now."))
+    return refused(unavailable(request.app.state.house.leaving.is_set()))
 
 
 async def _gone(request: Request, error: Exception) -> Response:

@@ -17,7 +17,7 @@ from app.core.commands import ClientCommand, FromClient
 from app.core.errors import Corrupt, Rejected
 from app.store.event_log import Item, Unavailable
 from app.web.access import Principal, authorize, principal_of
-from app.web.answers import parse_integer, refused
+from app.web.answers import parse_integer, refused, unavailable
 from app.web.context import House
 from app.web.follow import Follower, bounded
 from app.web.protocols import ABORT
@@ -36,7 +36,6 @@ RETRY_AFTER_MS = 1_000
 """What `draining` tells a reader: about the time of a restart."""
 
 LIST_MAX = 100
-UNAVAILABLE = "The storage cannot answer right now; try again in a moment."
 
 
 class Socket:
@@ -153,7 +152,7 @@ async def _command(
     except Rejected as refusal:
         await socket.send(rejected_frame(command.id, refusal))
     except Unavailable:
-        await socket.send(rejected_frame(command.id, Rejected("storage_unavailable", UNAVAILABLE)))
+        await socket.send(rejected_frame(command.id, unavailable(house.leaving.is_set())))
     follower.sent()
 
 
