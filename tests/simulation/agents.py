@@ -182,7 +182,6 @@ class RandomModel:
         self.finished: set[str] = set()
         self.heard: dict[str, Request] = {}
         self.written: dict[int, str] = {}
-        self.largest = 0
 
     def hear(self, request: Request) -> str:
         """Takes in a request; the level that it is of."""
@@ -190,7 +189,6 @@ class RandomModel:
             check_strict(request.messages)
         except AssertionError:
             self.violations.append(request)
-        self.largest = max(self.largest, size(request))
         level = level_of(request.messages)
         if is_summary(request.messages):
             self.summaries += 1
