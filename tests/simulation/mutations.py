@@ -779,7 +779,7 @@ MUTATIONS = [
     Mutation("a frame's `through` goes too far", "P4", 1, _says_a_through_that_is_too_large),
     Mutation("a page's `through` goes too far", "P4", 5, _says_that_a_page_is_the_last),
     Mutation("the feed shows superseded pieces", "§3.3", 0, _keeps_superseded_pieces_in_the_feed),
-    Mutation("a cached page shows superseded pieces", "§3.3", 231, _keeps_old_pages),
+    Mutation("a cached page shows superseded pieces", "§3.3", 232, _keeps_old_pages),
     Mutation("the feed trims below its floor", "P4", 5, _trims_one_record_too_many),
     Mutation("a frame is shared between cursors", r"\d+ after \d+", 1, _shares_a_frame_between_cursors),
     Mutation("a cursor of another log is taken for ours", "attached|P4", 31, _takes_a_cursor_of_another_log),
@@ -793,7 +793,7 @@ MUTATIONS = [
     Mutation("a call runs that waits for a person", "P6", 0, _runs_what_nobody_approved),
     Mutation("a hint is lost at the end of a run", "hint has one end", 8, _drops_a_hint_at_the_end_of_a_run),
     Mutation("a stop leaves calls open", "one result", 0, _leaves_calls_open_at_a_stop),
-    Mutation("a stopping run goes on", "P6|P7", 149, _goes_on_after_a_stop),
+    Mutation("a stopping run goes on", "P6|P7", 757, _goes_on_after_a_stop),
     Mutation("a drain counts as a crash", "no loop", 1, _takes_a_drain_for_a_crash, RESTLESS),
     Mutation(
         "cancelled calls have no result in the transcript", "strict", 0, _tells_the_model_nothing_of_cancelled_calls
@@ -824,7 +824,7 @@ MUTATIONS = [
     Mutation(
         "calls are parted from their results", "actor of .* failed|parted", 1, _cuts_between_a_call_and_its_result
     ),
-    Mutation("a sub-agent's summary leaks", "§5|§7", 38, _gives_a_summary_to_the_caller),
+    Mutation("a sub-agent's summary leaks", "§5|§7", 607, _gives_a_summary_to_the_caller),
     Mutation("what is too long is tried for ever", "§7: too long for ever", 7, _never_gives_up_on_what_is_too_long),
     Mutation("an empty summary is taken", "§7: no model has written", 1, _takes_an_empty_summary),
     Mutation("a summary of an older epoch is believed", "older epoch", PURE, _takes_a_summary_of_an_older_epoch),
