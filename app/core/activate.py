@@ -19,7 +19,7 @@ from app.core.state import OpenCall, Run
 
 def activate(ledger: Ledger, command: c.Activate, rules: Rules) -> None:
     """Closes what the older epoch left open (SEMANTICS.md §1, §2)."""
-    ledger.emit(e.ActorActivated(epoch=command.epoch, owner=ledger.fresh_id()))
+    ledger.emit(e.ActorActivated(epoch=command.epoch, claim=ledger.fresh_id()))
     run = ledger.state.run
     if run is None:
         return

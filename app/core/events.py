@@ -87,13 +87,13 @@ class ConversationRenamed(Event, tag="conversation.renamed"):
 
 
 class ActorActivated(Event, tag="actor.activated"):
-    """`owner` is new each time: two that come in the same ms write different bytes, so neither repeats the other.
+    """`claim` is new each time: two that come in the same ms write different bytes, so neither repeats the other.
 
     A log of an older version has none.
     """
 
     epoch: int
-    owner: str | None = None
+    claim: str | None = None
 
 
 class ActorDrained(Event, tag="actor.drained"):

@@ -181,7 +181,8 @@ async def events(request: Request) -> Response:
 async def messages(request: Request) -> Response:
     """`GET /api/conversations/{c}/messages`: the archive, from SQL."""
     house, id, *_ = await find_item(request, "read")
-    said, runs = await house.archive.messages(id), await house.archive.runs(id)
+    runs = await house.archive.runs(id)  # before the messages: a flush in between must not show a run without its words
+    said = await house.archive.messages(id)
     return answer({"messages": [plain(message) for message in said], "runs": [plain(run) for run in runs]})
 
 

@@ -38,8 +38,11 @@ async def events(request: Request) -> Response:
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def changing(endpoint: Endpoint) -> Endpoint:
-    """What changes something is taken at the rate of its client's address, whichever way it comes (PROTOCOL.md §4)."""
+def commanding(endpoint: Endpoint) -> Endpoint:
+    """Commands are taken at the rate of their client's address, whichever way they come (PROTOCOL.md §4).
+
+    Creating and deleting conversations is none: a program may found thousands.
+    """
 
     async def within_rate(request: Request) -> Response:
         house: House = request.app.state.house
@@ -56,19 +59,19 @@ ROUTES = [
     Mount("/static", pages.Files(directory=pages.STATIC)),
     Route("/healthz", api.healthz),
     Route("/readyz", api.readyz),
-    Route("/api/conversations", changing(api.create), methods=["POST"]),
+    Route("/api/conversations", api.create, methods=["POST"]),
     Route("/api/conversations", api.conversations, methods=["GET"]),
     Route("/api/conversations/{conversation}", api.conversation, methods=["GET"]),
-    Route("/api/conversations/{conversation}", changing(api.delete), methods=["DELETE"]),
-    Route("/api/conversations/{conversation}/restore", changing(api.restore), methods=["POST"]),
-    Route("/api/conversations/{conversation}/commands", changing(api.command), methods=["POST"]),
+    Route("/api/conversations/{conversation}", api.delete, methods=["DELETE"]),
+    Route("/api/conversations/{conversation}/restore", api.restore, methods=["POST"]),
+    Route("/api/conversations/{conversation}/commands", commanding(api.command), methods=["POST"]),
     Route("/api/conversations/{conversation}/events", events, methods=["GET"]),
     Route("/api/conversations/{conversation}/messages", api.messages, methods=["GET"]),
     Route("/api/conversations/{conversation}/notes", api.notes, methods=["GET"]),
     Route("/api/conversations/{conversation}/kept/{ref:path}", api.kept, methods=["GET"]),
     Route("/api/conversations/{conversation}/continuation", continuations.show, methods=["GET"]),
-    Route("/api/conversations/{conversation}/continuation/take", changing(continuations.take), methods=["POST"]),
-    Route("/api/continuations", changing(continuations.put_back), methods=["POST"]),
+    Route("/api/conversations/{conversation}/continuation/take", commanding(continuations.take), methods=["POST"]),
+    Route("/api/continuations", commanding(continuations.put_back), methods=["POST"]),
     Route("/api/runs", api.runs, methods=["GET"]),
     Route("/api/runs/{run}", api.run, methods=["GET"]),
     Route("/api/runs/{run}/output", continuations.output, methods=["GET"]),
