@@ -191,7 +191,7 @@ def house_of(settings: Settings, agents: Mapping[str, Agent], model: Model, log:
         clock=clock,
         send_seconds=settings.send_seconds,
         page_bytes=settings.frame_bytes_max,
-        moving=Moving(directory, log, rules, secret),
+        moving=Moving(directory, log, rules, secret, shared=settings.secret is not None),
     )
 
 
@@ -201,7 +201,6 @@ async def opened(settings: Settings, agents: Mapping[str, Agent], model: Model) 
 
     Raises Locked, Corrupt or Unavailable when the data directory cannot be had.
     """
-    settings.data.mkdir(parents=True, exist_ok=True)
     lock = await acquire(settings.data / "lock", settings.drain_seconds + LOCK_MARGIN_SECONDS)
     try:
         database = await Database.open(settings.data, backups=settings.backups)

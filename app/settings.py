@@ -80,7 +80,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         agent=env.text("HOLDFAST_AGENT"),
         model=env.text("HOLDFAST_MODEL") or "gpt-5-mini",
         api_key=env.text("OPENAI_API_KEY"),
-        base_url=env.text("OPENAI_BASE_URL"),
+        base_url=env.address("OPENAI_BASE_URL"),
         secret=env.text("HOLDFAST_SECRET"),
         origins=env.origins("HOLDFAST_ORIGINS"),
         open=env.flag("HOLDFAST_OPEN"),
@@ -212,6 +212,17 @@ class _Reader:
                 "million tokens cost, with six decimals at most; `cached` is as `input` where it is missing."
             )
         return good
+
+    def address(self, name: str) -> str | None:
+        text = self.text(name)
+        try:
+            parts = urlsplit(text or "http://none")
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            good = False
+        if not good:
+            raise SettingError(f"{name} must be an address such as https://api.example.org/v1.")
+        return text
 
     def origins(self, name: str) -> frozenset[str]:
         found = frozenset(origin.rstrip("/") for origin in (self.text(name) or "").replace(",", " ").split())

@@ -54,7 +54,7 @@ class Actor:
         self._state = state
         self._around = around
         self._runner = Runner(conversation, self.submit, around)
-        self._mailbox = Mailbox()
+        self._mailbox = Mailbox(around.trouble)
         self._timer: asyncio.TimerHandle | None = None
         self._plan = plan(state, self._rules())
         self._item: Item | None = None
@@ -65,9 +65,9 @@ class Actor:
 
     # --- the door
 
-    def submit(self, command: Command, by: str = "") -> asyncio.Future[Decision | Rejected]:
-        """Posts a command; the future holds its decision or its refusal once that is durable."""
-        return self._mailbox.submit(command, by)
+    def submit(self, command: Command, by: str = "", *, ours: bool = False) -> asyncio.Future[Decision | Rejected]:
+        """Posts a command; the future holds its decision or refusal once that is durable. `ours`: not a client's."""
+        return self._mailbox.submit(command, by, ours=ours)
 
     def ask(self, question: Question) -> asyncio.Future[Any]:
         """Posts a question, answered from the committed state; cancelled while an append is in doubt."""

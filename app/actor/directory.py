@@ -239,7 +239,7 @@ class Directory:
         actor = Actor(conversation, log, state.epoch, state, self._around)
         if conversation in self._stale:
             self._stale.discard(conversation)
-            actor.submit(Cancel(id=f"restored-{self._around.fresh()}"), "restore")  # in the first pass: nothing begins
+            actor.submit(Cancel(id=f"restored-{self._around.fresh()}"), "restore", ours=True)  # before anything begins
         self._begin(actor)
         return actor
 

@@ -1,8 +1,10 @@
 """What waits for the wheel: commands and questions, in order of arrival, each with a future for its answer.
 
 While an append is in doubt (`stuck`) nothing derived from the state may leave: people are told at once that nothing can
-be written, questions get no answer; what effects report waits on, for it must not be lost. A future that is cancelled
-is one that nobody here will answer: the store is to be asked, or the command to be sent again.
+be written, in this conversation and in every other of the process, for they share the store; questions get no answer;
+what effects report waits on, for it must not be lost. Who sends a command again that is in doubt waits with it: to
+refuse it would be to say that nothing happens. A future that is cancelled is one that nobody here will answer: the
+store is to be asked, or the command to be sent again.
 """
 
 from __future__ import annotations
@@ -37,10 +39,13 @@ class Letter:
 
 
 class Mailbox:
-    """`take` what waits, `done` when it is answered; a letter in between is still ours to answer."""
+    """`take` what waits, `done` when it is answered; a letter in between is still ours to answer.
 
-    def __init__(self) -> None:
-        self.stuck = False
+    `trouble` is shared by the process: the mailboxes whose append is being tried again.
+    """
+
+    def __init__(self, trouble: set[Mailbox]) -> None:
+        self._trouble = trouble
         self._waiting: deque[Letter] = deque()
         self._in_hand: list[Letter] = []
         self._wake = asyncio.Event()
@@ -49,11 +54,18 @@ class Mailbox:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._in_hand)
 
-    def submit(self, command: Command, by: str) -> asyncio.Future[Decision | Rejected]:
+    @property
+    def stuck(self) -> bool:
+        """Whether the append for the letters in hand is being tried again and again."""
+        return self in self._trouble
+
+    def submit(self, command: Command, by: str, *, ours: bool = False) -> asyncio.Future[Decision | Rejected]:
+        """`ours`: the house itself says what a client could say, too; it is not refused."""
         answer: asyncio.Future[Decision | Rejected] = asyncio.get_running_loop().create_future()
-        if isinstance(command, ClientCommand) and self.stuck:
+        refusable = isinstance(command, ClientCommand) and not ours
+        if refusable and self._trouble and not self._in_doubt(command):
             answer.set_result(_not_now())
-        elif isinstance(command, ClientCommand) and len(self._waiting) >= WAITING_MAX:
+        elif refusable and len(self._waiting) >= WAITING_MAX:
             answer.set_result(Rejected("rate_limited", "Too many commands wait in this conversation."))
         else:
             self._post(Letter(command, by, answer))
@@ -82,15 +94,15 @@ class Mailbox:
     def done(self) -> None:
         """The letters in hand have been answered."""
         self._in_hand = []
-        self.stuck = False
+        self._trouble.discard(self)
 
     def get_stuck(self) -> None:
-        self.stuck = True
+        self._trouble.add(self)
         waiting, self._waiting = self._waiting, deque()
         for letter in waiting:
             if callable(letter.content):
                 letter.answer.cancel()
-            elif isinstance(letter.content, ClientCommand):
+            elif isinstance(letter.content, ClientCommand) and not self._in_doubt(letter.content):
                 letter.answer.set_result(_not_now())
             else:
                 self._waiting.append(letter)
@@ -98,9 +110,15 @@ class Mailbox:
     def close(self) -> None:
         """Nobody will answer any more."""
         self._closed = True
+        self._trouble.discard(self)
         for letter in [*self._in_hand, *self._waiting]:
             if not letter.answer.done():
                 letter.answer.cancel()
+
+    def _in_doubt(self, command: Command) -> bool:
+        """Whether this very command is in hand, and nobody knows yet whether it is durable."""
+        held = {letter.content.id for letter in self._in_hand if isinstance(letter.content, ClientCommand)}
+        return isinstance(command, ClientCommand) and command.id in held
 
     def _post(self, letter: Letter) -> None:
         if self._closed:

@@ -17,6 +17,7 @@ from app.core.bounds import CONTINUATION_BYTES_MAX
 from app.core.catalogue import Rules
 from app.core.codec import clean, decode, encode, to_json
 from app.core.continuation import (
+    IN_DOUBT,
     Place,
     check,
     check_readable,
@@ -46,12 +47,15 @@ ENDED_ON_THE_WAY = ("already_closed", "not_running")
 
 @dataclass(frozen=True, slots=True)
 class Moving:
-    """`secret` signs what leaves, and is asked of what comes back."""
+    """`secret` signs what leaves, and is asked of what comes back. `shared`: somebody gave it to this server and to
+    those that it exchanges runs with, so that `force` has no other key to trust.
+    """
 
     directory: Directory
     log: EventLog
     rules: Rules
     secret: bytes
+    shared: bool = False
 
     async def export(self, conversation: str) -> Json:
         """The continuation of a suspended run, as a copy.
@@ -123,8 +127,10 @@ class Moving:
         Raises Rejected: bad_command, digest_mismatch, not_running (gone on elsewhere; not taken), not_found,
         no_such_approval, and what a decision is refused with. What is refused before its log is here leaves no trace.
         """
-        ours = check(returned, self.secret, force=force)
+        ours = check(returned, self.secret, force=force and not self.shared)
         said = decisions(returned)
+        if not is_genuine(returned, self.secret) and await self.log.find_run(ours.run) is not None:
+            raise Rejected("digest_mismatch", "This server knows the run, and it has not signed this object.")
         if await self._is_ours(ours):
             record = await self.directory.ask(ours.conversation, lambda state: state.runs.get(ours.run))
             if record is None or record.status == "moved":
@@ -174,7 +180,7 @@ class Moving:
             id = "continuation-" + _digest(ours.run, ours.signature, *path, str(approved))
             kind = c.Approve if approved else c.Deny
             commands.append(kind(id=id, run=ours.run, call=path, digest=digest))
-        if returned.get("end_reason") == "suspended":
+        if returned.get("end_reason") == "suspended" and returned.get("suspend_list") != [IN_DOUBT]:
             commands.append(c.Resume(id="continuation-" + _digest(ours.run, ours.signature), run=ours.run))
         duplicate = True
         refusals: list[Rejected] = []

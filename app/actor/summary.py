@@ -42,7 +42,7 @@ def item_of(conversation: str, state: State, plan: Plan) -> Item:
         run_status=newest.status if newest else None,
         started_at=newest.started_at if newest else None,
         step=newest.step if newest else 0,
-        waiting_for=run.reason if run and run.status == "waiting" else None,
+        waiting_for=run.waits_for if run and run.status == "waiting" else None,
         busy=bool(plan.effects) or state.unfinished,
         wake_at=plan.wake_at,
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from app.actor.mailbox import Mailbox
 from app.agent.agents import Agent
 from app.agent.model import Model
 from app.core.catalogue import Rules
@@ -22,7 +23,8 @@ class Surroundings:
     """`clock`: ms since the Unix epoch. `fresh`: 128 random bits, URL-safe. `chance`: in [0, 1). Durations in seconds.
 
     `runs` and `tools` are the process's places; `tools_parallel` bounds one run. `on_item` hears of every committed
-    change of a list item and the log's head. `redact` takes known secrets out of what tools say.
+    change of a list item and the log's head. `redact` takes known secrets out of what tools say. `trouble`: whose
+    appends are being tried again, since the store cannot answer.
     """
 
     log: EventLog
@@ -44,3 +46,4 @@ class Surroundings:
     progress_per_second: float = 10
     frame_bytes_max: int = 262_144
     redact: Callable[[str], str] = str
+    trouble: set[Mailbox] = field(default_factory=set)

@@ -22,6 +22,8 @@ from app.core.state import Level, OpenCall, Run, State
 from app.core.transcript import messages
 
 SUSPENDED = ("waiting", "suspended")
+IN_DOUBT = "in_doubt"
+"""Why a run is suspended that waits for a person and asks for no approval: nothing in its object can be decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,11 @@ def export(state: State, place: Place, rules: Rules, secret: bytes, *, taken: bo
     if run is None or run.status not in SUSPENDED:
         raise Rejected("not_running", "No run is suspended here.")
     waiting = _waiting(run)
+    why = run.reason if run.status == "suspended" else None if waiting else IN_DOUBT
     exported: Json = {
         "continuation": _continuation(state, run, (), rules),
         "approval_info": [_approval(run, path, call) for path, call in waiting],
-        "end_reason": "approval_required" if run.status == "waiting" else "suspended",
+        "end_reason": "suspended" if why else "approval_required",
         "holdfast": {
             "version": VERSION,
             "conversation": place.conversation,
@@ -58,8 +61,8 @@ def export(state: State, place: Place, rules: Rules, secret: bytes, *, taken: bo
             "key": key_of(secret),
         },
     }
-    if run.status == "suspended":
-        exported["suspend_list"] = [run.reason]
+    if why:
+        exported["suspend_list"] = [why]
     exported["holdfast"]["signature"] = sign(exported, secret)
     return exported
 

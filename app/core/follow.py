@@ -187,11 +187,9 @@ def _no_room(run: Run, path: Path, call: OpenCall, rules: Rules) -> bool:
 
 def _suspend_for_person(ledger: Ledger, run: Run, rules: Rules) -> bool:
     """The run waits as soon as nothing runs and every open call is a person's to decide."""
-    waiting = [call for _, call in run.calls if call.waits]
-    if not waiting or _goes_on(run, ledger.stamp.at, rules):
+    if not any(call.waits for _, call in run.calls) or _goes_on(run, ledger.stamp.at, rules):
         return False
-    reason = "in_doubt" if any(call.doubt for call in waiting) else "approval"
-    ledger.emit(e.RunSuspended(run=run.run, reason=reason))  # type: ignore[arg-type]
+    ledger.emit(e.RunSuspended(run=run.run, reason=run.waits_for))
     return True
 
 

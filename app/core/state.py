@@ -205,6 +205,11 @@ class Run:
         return sorted(self.levels.items(), key=lambda item: -len(item[0]))
 
     @property
+    def waits_for(self) -> Literal["approval", "in_doubt"]:
+        """What a person has to settle first, where it waits for one."""
+        return "in_doubt" if any(call.doubt and not call.ended for _, call in self.calls) else "approval"
+
+    @property
     def calls(self) -> list[tuple[Path, OpenCall]]:
         """Every call that has no result yet, at every level, sub-agents' before those of who called them."""
         return [(path, call) for path, level in self.inmost for call in level.open_calls]

@@ -7,6 +7,7 @@ actor; it answers history and search when nobody has the conversation in memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -118,8 +119,11 @@ class Archive(Protocol):
     async def run(self, run: str) -> ArchivedRun | None:
         """One run, as of its last flush."""
 
-    async def finished(self, owner: str, *, agent: str | None, status: str | None, limit: int) -> list[ArchivedRun]:
-        """Runs that have ended, the newest end first; `status` = one of `ENDED`, or None for all."""
+    async def finished(
+        self, owner: str, *, agent: str | None, status: str | None, limit: int, without: Sequence[str] = ()
+    ) -> list[ArchivedRun]:
+        """Runs that have ended, the newest end first; `status` = one of `ENDED`, or None for all. `without`: not of
+        these conversations."""
 
     async def search(self, owner: str, words: str, limit: int) -> list[str]:
         """Ids of an owner's conversations with messages that hold all of these words (full text, prefix match on the

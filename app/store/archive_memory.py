@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from app.core.events import Path
@@ -53,11 +55,14 @@ class MemoryArchive:
     async def run(self, run: str) -> ArchivedRun | None:
         return self._runs.get(run)
 
-    async def finished(self, owner: str, *, agent: str | None, status: str | None, limit: int) -> list[ArchivedRun]:
+    async def finished(
+        self, owner: str, *, agent: str | None, status: str | None, limit: int, without: Sequence[str] = ()
+    ) -> list[ArchivedRun]:
         found = [
             run
             for run in self._runs.values()
             if run.status in ENDED
+            and run.conversation not in without
             and self._conversations[run.conversation].owner == owner
             and (agent is None or run.agent == agent)
             and (status is None or run.status == status)

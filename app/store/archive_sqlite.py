@@ -8,11 +8,13 @@ input is ever syntax.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from app.core.codec import to_json
 from app.core.events import Call, Failure, Usage
 from app.store.archive import ENDED, ArchivedCall, ArchivedLevel, ArchivedMessage, ArchivedRun, Flush
 from app.store.sqlite import Database
@@ -73,6 +75,7 @@ _RUNS = """
 _FINISHED = f"""{_RUNS}
     WHERE status IN (SELECT value FROM json_each(?)) AND agent = coalesce(?, agent)
         AND conversation IN (SELECT conversation FROM conversations WHERE owner = ?)
+        AND conversation NOT IN (SELECT value FROM json_each(?))
     ORDER BY coalesce(finished_at, started_at) DESC, run DESC
     LIMIT ?
 """  # noqa: S608
@@ -106,9 +109,11 @@ class SqliteArchive:
     async def run(self, run: str) -> ArchivedRun | None:
         return next((_run(row) for row in await self._rows(f"{_RUNS} WHERE run = ?", run)), None)
 
-    async def finished(self, owner: str, *, agent: str | None, status: str | None, limit: int) -> list[ArchivedRun]:
-        statuses = ENDED if status is None else tuple({status}.intersection(ENDED))
-        rows = await self._rows(_FINISHED, msgspec.json.encode(statuses).decode(), agent, owner, max(limit, 0))
+    async def finished(
+        self, owner: str, *, agent: str | None, status: str | None, limit: int, without: Sequence[str] = ()
+    ) -> list[ArchivedRun]:
+        statuses, gone = to_json(ENDED if status is None else {status}.intersection(ENDED)), to_json(without)
+        rows = await self._rows(_FINISHED, statuses, agent, owner, gone, max(limit, 0))
         return [_run(row) for row in rows]
 
     async def search(self, owner: str, words: str, limit: int) -> list[str]:

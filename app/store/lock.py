@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from app.core.errors import HoldfastError
+from app.store.event_log import Unavailable
 
 POLL_SECONDS = 0.05
 
@@ -31,9 +32,15 @@ class Lock:
 
 
 async def acquire(path: Path, wait_seconds: float) -> Lock:
-    """Takes the lock, waiting up to `wait_seconds` for a process that is going down. Raises Locked."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Takes the lock, waiting up to `wait_seconds` for a process that is going down; makes the data directory.
+
+    Raises Locked, or Unavailable where there can be no such directory.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unavailable(f"the data directory cannot be used: {error.strerror}") from error
     try:
         await _wait(descriptor, wait_seconds)
     except TimeoutError:

@@ -201,7 +201,8 @@ async def runs(request: Request) -> Response:
         known = [await run_json(house, item.conversation, item.run) for item in items if item.run]
         shown += [run for run in known if run is not None]
     if status is None or status in ENDED:
-        ended = await house.archive.finished(principal.id, agent=agent, status=status, limit=limit)
+        gone = await house.log.deleted(house.clock() + 1)
+        ended = await house.archive.finished(principal.id, agent=agent, status=status, limit=limit, without=gone)
         shown += [plain(run) for run in ended]
     for run in shown:
         run.pop("levels", None)  # many, in a list of many

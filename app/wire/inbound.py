@@ -71,6 +71,8 @@ def parse_command(value: Json) -> FromClient:
     if not is_id(value.get("id")):
         raise Rejected("bad_command", "`id` is 1-64 characters of A-Z a-z 0-9 . _ : -")
     type = value.get("type")
+    if type is None:
+        raise Rejected("unknown_type", "The command has no `type`.")
     if not isinstance(type, str) or type not in _TYPES:
         raise Rejected("unknown_type", f"There is no command {str(type)[:100]!r}.")
     try:

@@ -323,9 +323,16 @@ async def test_deleted_closes_readers_with_4510(server: Server, story: Story) ->
     conversation = tab.attached["conversation"]
     other = await server.attach(conversation)
     await other.frame("live")
+    story.then(say("Done before."))
     await tab.do("prompt", text=story.says("Work"))
+    done = (await tab.ended())["run"]
+    await tab.do("prompt", text=story.says("Work on"))
     call = await story.call()
+    await server.archived(conversation, done)
+    assert done in [run["run"] for run in (await server.get("/api/runs"))["runs"]]
     assert (await server.http.delete(f"/api/conversations/{conversation}")).status_code == 204
+    assert done not in [run["run"] for run in (await server.get("/api/runs"))["runs"]]
+    await server.get(f"/api/runs/{done}", 404)
     assert [await tab.closed(), await other.closed()] == [4510, 4510]
     await call.aborted(3)
     late = await server.attach(conversation)

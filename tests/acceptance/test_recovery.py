@@ -334,6 +334,7 @@ async def test_old_and_new_process_overlap(launch: Launch, story: Story) -> None
         ({"HOLDFAST_STEPS_MAX": "many-5f1d"}, "HOLDFAST_STEPS_MAX"),
         ({"HOLDFAST_HEARTBEAT_SECONDS": "-5"}, "HOLDFAST_HEARTBEAT_SECONDS"),
         ({"WEB_CONCURRENCY": "4"}, "WEB_CONCURRENCY"),
+        ({"OPENAI_BASE_URL": "nonsense-5f1d"}, "OPENAI_BASE_URL"),
     ],
 )
 async def test_wrong_settings_are_refused(launch: Launch, settings: dict[str, str], name: str) -> None:

@@ -118,7 +118,7 @@ async def test_while_nothing_can_be_written_nothing_is_told_and_then_it_goes_on(
     server = home
     with misfortune(kind, server) as trouble:
         await server.start()
-        tab = await server.open()
+        tab, bystander = await server.open(), await server.open()
         await tab.do("prompt", text=story.says("Speak"))
         call = await story.call()
         await call.text("Before. ")
@@ -139,6 +139,9 @@ async def test_while_nothing_can_be_written_nothing_is_told_and_then_it_goes_on(
 
         await call.text("Meanwhile. ")
         await eventually(is_refused, "commands are refused", 60)
+        elsewhere = await server.command(bystander.attached["conversation"], "rename", fresh(), title="Refused")
+        assert elsewhere.status_code == 503, "a conversation that has not tried yet knows it at once, too"
+        trouble.begin(server)
         began = time.monotonic()
         while time.monotonic() - began < (10 if kind == "locked" else 2):  # longer than a commit waits for a lock
             assert await status(server) == 503

@@ -283,6 +283,14 @@ async def test_ask_waits_for_a_person(launch: Launch, stub: Stub) -> None:
         await tab.event("run.suspended", reason="in_doubt")
         item = await server.get(f"/api/conversations/{tab.attached['conversation']}")
         assert (item["status"], [one["type"] for one in item["approvals"]]) == ("waiting", ["doubt.raised"])
+        object = await server.get(f"/api/conversations/{tab.attached['conversation']}/continuation")
+        assert (object["end_reason"], object["suspend_list"], object["approval_info"]) == (
+            "suspended",
+            ["in_doubt"],
+            [],
+        )
+        same = await server.http.post("/api/continuations", json=object)
+        assert (same.status_code, same.json()["status"]) == (200, "waiting"), "nothing in it can be decided"
         server.let(line)
         more = {"result": "It had worked"} if outcome == "done" else {}
         await tab.do("settle", run=tab.run, call=["k1"], outcome=outcome, **more)

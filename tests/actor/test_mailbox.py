@@ -22,7 +22,7 @@ def answer(letters: list[Letter]) -> None:
 @virtual
 async def test_letters_are_taken_in_order_up_to_a_limit() -> None:
     """DESIGN §2 take: all that is waiting is taken together, up to a limit."""
-    box = Mailbox()
+    box = Mailbox(set())
     for number in range(TAKE_MAX + 3):
         box.submit(rename(number), "ann")
     first = await box.take()
@@ -34,7 +34,7 @@ async def test_letters_are_taken_in_order_up_to_a_limit() -> None:
 
 @virtual
 async def test_taking_waits_for_a_letter_or_a_wake_up() -> None:
-    box = Mailbox()
+    box = Mailbox(set())
     taking = asyncio.create_task(box.take())
     await asyncio.sleep(1)
     assert not taking.done()
@@ -50,7 +50,7 @@ async def test_taking_waits_for_a_letter_or_a_wake_up() -> None:
 @virtual
 async def test_too_many_waiting_commands_are_refused_and_the_house_own_are_not() -> None:
     """P8; what effects report must not be lost."""
-    box = Mailbox()
+    box = Mailbox(set())
     for number in range(WAITING_MAX):
         box.submit(rename(number), "ann")
     refused = await box.submit(rename(-1), "ann")
@@ -61,7 +61,7 @@ async def test_too_many_waiting_commands_are_refused_and_the_house_own_are_not()
 @virtual
 async def test_while_an_append_is_in_doubt() -> None:
     """§11: new commands get `storage_unavailable`, questions none; those in doubt, and reports, wait on."""
-    box = Mailbox()
+    box = Mailbox(set())
     in_doubt = box.submit(rename(0), "ann")
     letters = await box.take()
     waiting, question, report = box.submit(rename(1), "ann"), box.ask(len), box.submit(c.Wake(), "")  # type: ignore[arg-type]
@@ -80,9 +80,57 @@ async def test_while_an_append_is_in_doubt() -> None:
 
 
 @virtual
+async def test_the_trouble_of_one_is_the_trouble_of_all() -> None:
+    """§11, FAULTS 14: they share the store: new commands are refused at once, everywhere; the house's own are not."""
+    trouble: set[Mailbox] = set()
+    box, other = Mailbox(trouble), Mailbox(trouble)
+    box.submit(rename(0), "ann")
+    letters = await box.take()
+    on_its_way = other.submit(rename(0), "ann")
+    [letter] = await other.take()
+    box.get_stuck()
+    refused = other.submit(rename(1), "ann").result()
+    assert isinstance(refused, Rejected) and refused.code == "storage_unavailable"
+    again, stop = other.submit(rename(0), "ann"), other.submit(c.Cancel(id="s"), "restore", ours=True)
+    assert not (other.stuck or on_its_way.done() or again.done() or stop.done())
+    answer([letter])
+    other.done()
+    assert box.stuck, "that is the other's"
+    answer(letters)
+    box.done()
+    assert not trouble and not other.submit(rename(2), "ann").done()
+
+
+@virtual
+async def test_what_is_in_doubt_and_comes_again_waits_with_it() -> None:
+    """§11, P3: to refuse it would be to say that nothing happens, and then it does."""
+    box = Mailbox(set())
+    box.submit(rename(0), "ann")
+    letters = await box.take()
+    before = box.submit(rename(0), "ann")
+    box.get_stuck()
+    after = box.submit(rename(0), "ann")
+    assert not before.done() and not after.done()
+    answer(letters)
+    box.done()
+    assert [letter.answer for letter in await box.take()] == [before, after]
+
+
+@virtual
+async def test_the_end_of_who_is_in_trouble_ends_it() -> None:
+    trouble: set[Mailbox] = set()
+    box = Mailbox(trouble)
+    box.submit(rename(), "ann")
+    await box.take()
+    box.get_stuck()
+    box.close()
+    assert not trouble
+
+
+@virtual
 async def test_getting_stuck_again_harms_nobody_who_has_gone() -> None:
     """A question whose asker has gone is cancelled already."""
-    box = Mailbox()
+    box = Mailbox(set())
     box.submit(rename(), "ann")
     await box.take()
     box.ask(len).cancel()  # type: ignore[arg-type]
@@ -97,7 +145,7 @@ async def test_getting_stuck_again_harms_nobody_who_has_gone() -> None:
 @virtual
 async def test_after_the_end_everybody_is_told() -> None:
     """A future that is cancelled is one that nobody here will answer: send it again."""
-    box = Mailbox()
+    box = Mailbox(set())
     in_hand = box.submit(rename(0), "ann")
     await box.take()
     waiting, question = box.submit(rename(1), "ann"), box.ask(len)  # type: ignore[arg-type]

@@ -171,6 +171,21 @@ async def test_a_run_that_was_taken_refuses_to_continue_here() -> None:
     assert refusal.value.code == "not_running"
 
 
+@virtual
+async def test_force_is_no_way_around_a_signature_that_can_be_checked() -> None:
+    """004-24: a stranger's key is trusted only by a server that knows neither the run nor a key that was given to it."""
+    home, conversation = await waiting()
+    copy_ = approved(await moving(home).export(conversation))
+    copy_["holdfast"]["key"] = "another"
+    shared = Home(Agent("a", tools=[guarded]))
+    for mover in (moving(home), Moving(shared.directory, shared.log, shared.rules, SECRET, shared=True)):
+        with pytest.raises(Rejected) as refusal:
+            await mover.put_back(copy_, "ann", force=True)
+        assert refusal.value.code == "digest_mismatch"
+    assert (await home.state(conversation)).status == "waiting"
+    assert await shared.log.items("ann", limit=9) == []
+
+
 async def refused_to_take(home: Home, conversation: str, run: str | None = None) -> None:
     with pytest.raises(Rejected) as refusal:
         await moving(home).take(conversation, "ann", run)

@@ -162,7 +162,7 @@ def _shifted(row: Row, shift: int) -> Row:
 
 def _forgets_reports_while_the_store_is_down(patch: Patch) -> None:
     def careless(self: Mailbox) -> None:
-        self.stuck = True
+        self._trouble.add(self)
         self._waiting.clear()
 
     patch.setattr(mailbox.Mailbox, "get_stuck", careless)

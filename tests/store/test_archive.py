@@ -181,8 +181,14 @@ async def test_finished_runs_newest_first_by_owner_agent_and_status(archive: Arc
     )
     await archive.flush(flush(3, run("bobs", "d", status="completed", finished_at=80), of="d", owner="bob"))
 
-    async def listed(owner: str = "ann", agent: str | None = None, status: str | None = None, limit: int = 9) -> str:
-        found = await archive.finished(owner, agent=agent, status=status, limit=limit)
+    async def listed(
+        owner: str = "ann",
+        agent: str | None = None,
+        status: str | None = None,
+        limit: int = 9,
+        without: tuple[str, ...] = (),
+    ) -> str:
+        found = await archive.finished(owner, agent=agent, status=status, limit=limit, without=without)
         return " ".join(one.run for one in found)
 
     assert await listed() == "lost moved stopped done"
@@ -192,6 +198,7 @@ async def test_finished_runs_newest_first_by_owner_agent_and_status(archive: Arc
     assert await listed(status="completed") == "done"
     assert await listed(status="running") == ""
     assert await listed("bob") == "bobs"
+    assert await listed("bob", without=("c", "x")) == "bobs" and await listed("bob", without=("d",)) == ""
 
 
 async def test_removal_leaves_nothing(archive: Archive) -> None:
