@@ -13,7 +13,7 @@ from typing import Any
 
 from app.actor.pieces import Pieces
 from app.agent.model import Finished, Model, ModelError, ReasoningDelta, Request, TextDelta
-from app.core.bounds import ATTEMPT_BYTES_MAX, ATTEMPT_CHARS_MAX, RESULT_CHARS_MAX
+from app.core.bounds import ATTEMPT_BYTES_MAX, ATTEMPT_CHARS_MAX, CALLS_MAX, RESULT_CHARS_MAX
 from app.core.codec import clean, to_json
 from app.core.commands import AttemptFailed, Replied, Streamed, Summarised, SummaryFailed
 from app.core.effects import ModelCall, Summary
@@ -58,7 +58,7 @@ class _Heard:
         fitting = []
         for number, call in enumerate(calls):
             self._bytes += min(len(to_json(call).encode()), 6 * RESULT_CHARS_MAX)
-            if self._bytes > ATTEMPT_BYTES_MAX:
+            if self._bytes > ATTEMPT_BYTES_MAX or number == CALLS_MAX:
                 self.full = True
                 break
             arguments = clean(call.arguments)

@@ -35,7 +35,7 @@ CLIENT_FRAME_BYTES_MAX = 262_144
 JSON_DEPTH_MAX = 32
 
 CALLS_MAX = 128
-"""Tool calls that one reply may ask for."""
+"""Tool calls that one reply may ask for; one that asks for more ends with them, and with `finish:"limit"`."""
 
 RETRY_AFTER_MS_MAX = 60_000
 """A provider's Retry-After is obeyed up to here."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from app.core import commands as c
 from app.core import events as e
 from app.core.bounds import (
-    CALLS_MAX,
     RESULT_CHARS_MAX,
     RETRY_AFTER_MS_MAX,
     RETRY_DELAY_MS_MAX,
@@ -68,7 +67,7 @@ def replied(ledger: Ledger, command: c.Replied, rules: Rules) -> None:
     if found is None:
         return
     run, level = found
-    calls = _named(command.calls[:CALLS_MAX], level.ids, ledger)
+    calls = _named(command.calls, level.ids, ledger)
     ledger.emit(
         e.ModelReplied(
             run=run.run,

@@ -42,6 +42,7 @@ class Limits:
     flood_seconds: float = 10
     sockets: int = 1000
     attempt_chars: int = bounds.ATTEMPT_CHARS_MAX
+    attempt_calls: int = bounds.CALLS_MAX
     result_chars: int = bounds.RESULT_CHARS_MAX
     note_chars: int = bounds.NOTE_CHARS_MAX
     notes: int = bounds.NOTES_MAX

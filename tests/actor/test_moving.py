@@ -173,14 +173,14 @@ async def test_a_run_that_was_taken_refuses_to_continue_here() -> None:
 
 @virtual
 async def test_force_is_no_way_around_a_signature_that_can_be_checked() -> None:
-    """004-24: a stranger's key is trusted only by a server that knows neither the run nor a key that was given to it."""
+    """004-24: a stranger's key is trusted only where neither the run is known nor a key was given."""
     home, conversation = await waiting()
-    copy_ = approved(await moving(home).export(conversation))
-    copy_["holdfast"]["key"] = "another"
+    changed = approved(await moving(home).export(conversation))
+    changed["holdfast"]["key"] = "another"
     shared = Home(Agent("a", tools=[guarded]))
     for mover in (moving(home), Moving(shared.directory, shared.log, shared.rules, SECRET, shared=True)):
         with pytest.raises(Rejected) as refusal:
-            await mover.put_back(copy_, "ann", force=True)
+            await mover.put_back(changed, "ann", force=True)
         assert refusal.value.code == "digest_mismatch"
     assert (await home.state(conversation)).status == "waiting"
     assert await shared.log.items("ann", limit=9) == []

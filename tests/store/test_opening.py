@@ -14,6 +14,7 @@ import pytest
 
 from app.store import sqlite as sqlite_module
 from app.store.boot import FILE
+from app.store.event_log import Unavailable
 from app.store.lock import Locked, acquire
 from app.store.sqlite import Database
 from app.store.sqlite_migrations import SCHEMA, NewerSchema, migrate
@@ -55,6 +56,13 @@ async def test_the_lock_ends_with_the_process_that_has_it(tmp_path: Path) -> Non
         await acquire(tmp_path / "lock", 0)
     lock.release()
     (await acquire(tmp_path / "lock", 0)).release()
+
+
+async def test_what_cannot_be_a_data_directory_is_said_in_a_sentence(tmp_path: Path) -> None:
+    """FAULTS 104: a file in its place; no traceback, whoever serves says it and goes."""
+    (tmp_path / "data").write_text("")
+    with pytest.raises(Unavailable, match="the data directory cannot be used: "):
+        await acquire(tmp_path / "data" / "lock", 0)
 
 
 async def test_waiting_for_the_lock_can_be_cancelled(tmp_path: Path) -> None:
