@@ -12,7 +12,8 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from app.agent.model import Model
 from app.agent.model_demo import DemoModel
 from app.agent.threads import tool_threads
 from app.core.catalogue import Rules
+from app.core.redaction import is_open_key, redactor
 from app.server import Server
 from app.settings import Settings
 from app.store.archive import Archive
@@ -46,6 +48,9 @@ logger = logging.getLogger(__name__)
 
 LOCK_MARGIN_SECONDS = 5
 """How much longer than a drain a new process waits for the data directory."""
+
+HELD_CHARS_MAX = 16_384
+"""So much of an unfinished line, or of a private key, waits to be printed."""
 
 
 def fresh_id() -> str:
@@ -126,28 +131,42 @@ def file_secret(path: Path) -> bytes:
         return secret
 
 
-def redactor(secrets: tuple[str, ...]) -> Callable[[str], str]:
-    """Takes the secrets that this process knows out of a text."""
-
-    def redact(text: str) -> str:
-        for secret in secrets:
-            if secret in text:
-                text = text.replace(secret, "[redacted]")
-        return text
-
-    return redact
-
-
 class Redacting:
-    """A standard stream that takes secrets out of what is written to it, print by print."""
+    """A standard stream that takes secrets out of what is written to it (FAULTS.md 93).
+
+    `print` writes in pieces: an unfinished line waits for its end, and a private key for its last line. What is flushed
+    or is longer than HELD_CHARS_MAX goes as it is by then. May be written to from any thread.
+    """
 
     def __init__(self, stream: TextIO, redact: Callable[[str], str]) -> None:
         self._stream = stream
         self._redact = redact
+        self._held: list[str] = []
+        self._size = 0
+        self._lock = threading.RLock()
 
     def write(self, text: str) -> int:
-        self._stream.write(self._redact(text))
+        with self._lock:
+            self._held.append(text)
+            self._size += len(text)
+            if "\n" in text or self._size > HELD_CHARS_MAX:
+                self._release(all=self._size > HELD_CHARS_MAX)
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        with self._lock:
+            self._release(all=True)
+            self._stream.flush()
+
+    def _release(self, *, all: bool) -> None:
+        text = "".join(self._held)
+        end = len(text) if all else 0 if is_open_key(text) else text.rfind("\n") + 1
+        self._held, self._size = [text[end:]], len(text) - end
+        self._stream.write(self._redact(text[:end]))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

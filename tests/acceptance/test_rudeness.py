@@ -23,11 +23,13 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)
 SERVED = ("tests.acceptance.rude:rude", "tests.acceptance.agents:plain")
 PASSWORD = "correct-horse-5f1d-canary"
 SIGNING = "signing-canary-77c1-secret"
+TOKEN = "ghp_" + "C4nary" * 6
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def rude(stub: Stub, tmp_path: Path) -> AsyncIterator[Server]:
     settings = {"DINNER_PASSWORD": PASSWORD, "HOLDFAST_SECRET": SIGNING, "HOLDFAST_HEARTBEAT_SECONDS": "1"}
+    settings["DINNER_NOTE"] = TOKEN  # known by its looks alone
     server = Server(tmp_path / "server", stub.url, settings, SERVED)
     yield await server.start()
     await server.close()
@@ -80,7 +82,7 @@ async def test_canary_secrets_are_found_nowhere(rude: Server, story: Story, stub
     tab = await rude.open()
     uses = [
         Use("leak", {"name": name, "how": how})
-        for name in ("DINNER_PASSWORD", "OPENAI_API_KEY", "HOLDFAST_SECRET")
+        for name in ("DINNER_PASSWORD", "OPENAI_API_KEY", "HOLDFAST_SECRET", "DINNER_NOTE")
         for how in ("print", "log", "progress", "raise", "trace", "return")
     ]
     story.then(use(*uses, Use("leak_long", {"name": "DINNER_PASSWORD"}, id="long")))
@@ -99,7 +101,8 @@ async def test_canary_secrets_are_found_nowhere(rude: Server, story: Story, stub
     found += [path.read_bytes().decode("latin-1") for path in rude.data.rglob("*") if path.is_file()]
     found.append(rude.said())
     assert sum("[redacted]" in text for text in found) >= 5 and "the secret is [redacted]" in rude.said()
-    for canary in (PASSWORD, API_KEY, SIGNING):
+    assert "the secret is [redacted: GitHub token]" in rude.said()
+    for canary in (PASSWORD, API_KEY, SIGNING, TOKEN):
         assert not [text[max(0, text.find(canary) - 200) :][:400] for text in found if canary in text]
 
 
