@@ -49,6 +49,9 @@ logger = logging.getLogger(__name__)
 LOCK_MARGIN_SECONDS = 5
 """How much longer than a drain a new process waits for the data directory."""
 
+FRAMES_IN_A_BURST = 4
+"""So many of the largest frames may a socket send at once, whatever its rate."""
+
 HELD_CHARS_MAX = 16_384
 """So much of an unfinished line, or of a private key, waits to be printed."""
 
@@ -112,8 +115,11 @@ def unpriced(rules: Rules) -> list[str]:
 
 def limits_of(settings: Settings) -> Limits:
     return Limits(
+        frame_bytes=settings.frame_bytes_max,
         queued=settings.queue_max,
         rate=settings.rate,
+        rate_bytes=settings.rate_bytes,
+        burst_bytes=max(settings.rate_bytes, FRAMES_IN_A_BURST * settings.frame_bytes_max),
         sockets=settings.sockets_max,
         heartbeat_seconds=settings.heartbeat_seconds,
     )

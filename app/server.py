@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import socket
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -44,7 +45,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 application(house, hosts(settings), settings.origins),
                 http=AbortableHttp,
-                ws=AbortableWebSocket,
+                ws=partial(AbortableWebSocket, house.limits),  # type: ignore[arg-type]
                 ws_max_size=house.limits.frame_bytes,
                 ws_per_message_deflate=False,
                 log_config=None,
