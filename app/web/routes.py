@@ -31,6 +31,7 @@ async def events(request: Request) -> Response:
     after, log = cursor_of(request, await house.log.head(conversation))
     viewer = principal_of(request.scope)
     if house.sockets.get(viewer.id, 0) >= house.limits.sockets:
+        house.refused["viewer"] += 1
         raise Rejected("rate_limited", "Too many connections; close some of them.")
     return EventStream(house, conversation, viewer, after, log)
 
@@ -111,7 +112,7 @@ def application(
     """The ASGI application over a house."""
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Gate, hosts=hosts, origins=origins, identify=identify)],
+        middleware=[Middleware(Gate, hosts=hosts, origins=origins, identify=identify, refused=house.refused)],
         exception_handlers={
             Rejected: _rejected,
             Unavailable: _unavailable,
