@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any
 
 from app.actor.actor import Actor
-from app.actor.clock import SET_BACK_MS
 from app.actor.feed import Feed
 from app.actor.listing import Listing
 from app.actor.load import load
 from app.actor.mailbox import Question
 from app.actor.patience import answer_of, until_stored
 from app.actor.records import pack
+from app.actor.stale import Stale
 from app.actor.summary import item_of
 from app.actor.surroundings import Surroundings
 from app.core.commands import Cancel, Command, Create, Drain, Stamp
@@ -43,9 +43,6 @@ CRASHES_MAX = 3
 
 END_SECONDS = 1.0
 """How long an actor that has been told to go may take."""
-
-EVER = 2**62
-"""A time (ms) that no other comes after."""
 
 RESTORE_MS = 600_000
 """A deleted conversation can be restored for ten minutes; then everything is removed."""
@@ -73,7 +70,7 @@ class Directory:
         self._idle: dict[str, int] = {}
         self._faults: dict[str, int] = {}
         self._deleting: set[str] = set()
-        self._stale: set[str] = set()
+        self._stale = Stale(around)
         self._reviving: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -84,10 +81,7 @@ class Directory:
 
         `older`: the log is a copy from before, and what its runs did since must not be done twice: they are stopped.
         """
-        until = EVER if older else self._around.clock() + SET_BACK_MS
-        unfinished = await until_stored(lambda: self._around.log.unfinished(until))
-        self._stale = set(unfinished) if older else set()
-        for conversation in unfinished:
+        for conversation in await self._stale.unfinished(older=older):
             await self._pick_up(conversation)
         self._sweeper = asyncio.create_task(self._sweep())
 
@@ -237,9 +231,7 @@ class Directory:
             await asyncio.wait({leaving})
         log, state = await load(self._around.log, conversation)
         actor = Actor(conversation, log, state.epoch, state, self._around)
-        if conversation in self._stale:
-            self._stale.discard(conversation)
-            actor.submit(Cancel(id=f"restored-{self._around.fresh()}"), "restore")  # in the first pass: nothing begins
+        self._stale.stop(actor)
         self._begin(actor)
         return actor
 
