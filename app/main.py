@@ -234,6 +234,8 @@ async def opened(settings: Settings, agents: Mapping[str, Agent], model: Model) 
             log = SqliteLog(database)
             await log.start()
             house = house_of(settings, agents, model, log, SqliteArchive(database))
+            house.figures["store_failures"] = lambda: database.writer.failures
+            house.figures["wal_bytes"] = lambda: database.writer.wal_bytes
             await house.directory.start(older=database.stale)
             if database.stale:
                 await until_stored(database.settle)
@@ -249,7 +251,8 @@ async def serve(settings: Settings, agents: Mapping[str, Agent], model: Model, l
     """Serves until a signal, and answers only once every unfinished run has been picked up. Raises as `opened`."""
     async with opened(settings, agents, model) as house:
         try:
-            with watching(asyncio.get_running_loop()):
+            with watching(asyncio.get_running_loop()) as stalls:
+                house.figures["stalls"] = lambda: stalls.count
                 await Server(settings, house).serve(sockets=[listening])
         finally:
             tool_threads.close()

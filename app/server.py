@@ -40,6 +40,7 @@ class Server(uvicorn.Server):
         self._house = house
         self._drain_seconds = settings.drain_seconds
         self._cut = asyncio.Event()
+        house.figures["connections"] = lambda: len(self.server_state.connections)
         logging.getLogger("uvicorn.error").addFilter(Quiet())
         super().__init__(
             uvicorn.Config(

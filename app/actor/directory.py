@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from app.actor.actor import Actor
+from app.actor.census import Census, take, word_of
 from app.actor.feed import Feed
 from app.actor.listing import Listing
 from app.actor.load import load
@@ -64,6 +66,7 @@ class Directory:
         self._around = around
         self.listing = listing
         self.draining = False
+        self.outcomes = Counter[str]()  # of clients' commands
         self._actors: dict[str, Actor] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._opening: dict[str, asyncio.Task[Actor]] = {}
@@ -168,6 +171,7 @@ class Directory:
         if conversation in self._deleting:
             raise KeyError(conversation)
         outcome = await answer_of((await self._open(conversation)).submit(command, by))
+        self.outcomes[word_of(outcome)] += 1
         if isinstance(outcome, Rejected):
             raise outcome
         return outcome
@@ -212,6 +216,10 @@ class Directory:
         return True
 
     # --- actors
+
+    def census(self) -> Census:
+        """What is in memory and at work right now."""
+        return take(self._actors.values(), self._around.begun)
 
     async def _open(self, conversation: str) -> Actor:
         """The actor of a conversation, activated if need be; whoever comes meanwhile waits for the same activation.

@@ -7,8 +7,9 @@ here; nothing reads the environment below the roof.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.agent.agents import Agent
 from app.agent.model import Model
@@ -22,7 +23,8 @@ class Surroundings:
     """`clock`: ms since the Unix epoch. `fresh`: 128 random bits, URL-safe. `chance`: in [0, 1). Durations in seconds.
 
     `runs` and `tools` are the process's places; `tools_parallel` bounds one run. `on_item` hears of every committed
-    change of a list item and the log's head. `redact` takes known secrets out of what tools say.
+    change of a list item and the log's head. `redact` takes known secrets out of what tools say. `begun` counts the
+    effects that were started, by kind.
     """
 
     log: EventLog
@@ -44,3 +46,4 @@ class Surroundings:
     progress_per_second: float = 10
     frame_bytes_max: int = 262_144
     redact: Callable[[str], str] = str
+    begun: Counter[str] = field(default_factory=Counter)

@@ -25,7 +25,7 @@ ADDRESSES_MAX = 10_000
 @dataclass
 class House:
     """Everything a route may use. `send_seconds`: how long one send may take before the peer is aborted.
-    `refused`: connections that were not served, by reason.
+    `refused`: connections that were not served, by reason. `figures`: what only the roof can count (metrics.py).
     """
 
     directory: Directory
@@ -40,6 +40,7 @@ class House:
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
     sockets: dict[str, int] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
+    figures: dict[str, Callable[[], int]] = field(default_factory=dict)
     _rates: OrderedDict[str, Bucket] = field(default_factory=OrderedDict)
 
     def agent_named(self, name: str | None) -> str:

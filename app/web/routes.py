@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from app.core.errors import Corrupt, Rejected
 from app.store.event_log import Unavailable
-from app.web import api, continuations, pages, socket
+from app.web import api, continuations, metrics, pages, socket
 from app.web.access import Gate, Identify, principal_of, whoever_is_here
 from app.web.answers import answer, refused, unavailable
 from app.web.context import House
@@ -60,6 +60,7 @@ ROUTES = [
     Mount("/static", pages.Files(directory=pages.STATIC)),
     Route("/healthz", api.healthz),
     Route("/readyz", api.readyz),
+    Route("/metrics", metrics.show, methods=["GET"]),
     Route("/api/conversations", api.create, methods=["POST"]),
     Route("/api/conversations", api.conversations, methods=["GET"]),
     Route("/api/conversations/{conversation}", api.conversation, methods=["GET"]),

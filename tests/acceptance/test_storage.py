@@ -145,6 +145,9 @@ async def test_while_nothing_can_be_written_nothing_is_told_and_then_it_goes_on(
         while time.monotonic() - began < (10 if kind == "locked" else 2):  # longer than a commit waits for a lock
             assert await status(server) == 503
             await asyncio.sleep(0.2)
+        figures = (await server.http.get("/metrics")).text
+        assert "holdfast_store_writable 0\n" in figures and "holdfast_store_failures_total 0\n" not in figures
+        assert "holdfast_store_waiting_actors 1\n" in figures
         assert len(tab.records) == seen and not [f for f in tab.frames if f.get("id") == "doubtful" and "seq" in f]
         assert [record.seq for record in await server.replay(tab.attached["conversation"])][-1] <= head
         trouble.end(server)
