@@ -12,7 +12,8 @@ import uvloop
 from app.agent.agents import ConfigError
 from app.check import check
 from app.core.errors import HoldfastError
-from app.main import Redacting, agents_of, model_of, redactor, serve
+from app.core.redaction import redactor
+from app.main import Redacting, agents_of, model_of, serve
 from app.server import bind
 from app.settings import SettingError, check_exposure, read
 

@@ -12,7 +12,8 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from app.agent.model import Model
 from app.agent.model_demo import DemoModel
 from app.agent.threads import tool_threads
 from app.core.catalogue import Rules
+from app.core.redaction import is_open_key, redactor
 from app.server import Server
 from app.settings import Settings
 from app.store.archive import Archive
@@ -46,6 +48,12 @@ logger = logging.getLogger(__name__)
 
 LOCK_MARGIN_SECONDS = 5
 """How much longer than a drain a new process waits for the data directory."""
+
+FRAMES_IN_A_BURST = 4
+"""So many of the largest frames may a socket send at once, whatever its rate."""
+
+HELD_CHARS_MAX = 16_384
+"""So much of an unfinished line, or of a private key, waits to be printed."""
 
 
 def fresh_id() -> str:
@@ -107,8 +115,11 @@ def unpriced(rules: Rules) -> list[str]:
 
 def limits_of(settings: Settings) -> Limits:
     return Limits(
+        frame_bytes=settings.frame_bytes_max,
         queued=settings.queue_max,
         rate=settings.rate,
+        rate_bytes=settings.rate_bytes,
+        burst_bytes=max(settings.rate_bytes, FRAMES_IN_A_BURST * settings.frame_bytes_max),
         sockets=settings.sockets_max,
         heartbeat_seconds=settings.heartbeat_seconds,
     )
@@ -126,28 +137,42 @@ def file_secret(path: Path) -> bytes:
         return secret
 
 
-def redactor(secrets: tuple[str, ...]) -> Callable[[str], str]:
-    """Takes the secrets that this process knows out of a text."""
-
-    def redact(text: str) -> str:
-        for secret in secrets:
-            if secret in text:
-                text = text.replace(secret, "[redacted]")
-        return text
-
-    return redact
-
-
 class Redacting:
-    """A standard stream that takes secrets out of what is written to it, print by print."""
+    """A standard stream that takes secrets out of what is written to it (FAULTS.md 93).
+
+    `print` writes in pieces: an unfinished line waits for its end, and a private key for its last line. What is flushed
+    or is longer than HELD_CHARS_MAX goes as it is by then. May be written to from any thread.
+    """
 
     def __init__(self, stream: TextIO, redact: Callable[[str], str]) -> None:
         self._stream = stream
         self._redact = redact
+        self._held: list[str] = []
+        self._size = 0
+        self._lock = threading.RLock()
 
     def write(self, text: str) -> int:
-        self._stream.write(self._redact(text))
+        with self._lock:
+            self._held.append(text)
+            self._size += len(text)
+            if "\n" in text or self._size > HELD_CHARS_MAX:
+                self._release(all=self._size > HELD_CHARS_MAX)
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        with self._lock:
+            self._release(all=True)
+            self._stream.flush()
+
+    def _release(self, *, all: bool) -> None:
+        text = "".join(self._held)
+        end = len(text) if all else 0 if is_open_key(text) else text.rfind("\n") + 1
+        self._held, self._size = [text[end:]], len(text) - end
+        self._stream.write(self._redact(text[:end]))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -208,6 +233,8 @@ async def opened(settings: Settings, agents: Mapping[str, Agent], model: Model) 
             log = SqliteLog(database)
             await log.start()
             house = house_of(settings, agents, model, log, SqliteArchive(database))
+            house.figures["store_failures"] = lambda: database.writer.failures
+            house.figures["wal_bytes"] = lambda: database.writer.wal_bytes
             await house.directory.start(older=database.stale)
             if database.stale:
                 await until_stored(database.settle)
@@ -223,7 +250,8 @@ async def serve(settings: Settings, agents: Mapping[str, Agent], model: Model, l
     """Serves until a signal, and answers only once every unfinished run has been picked up. Raises as `opened`."""
     async with opened(settings, agents, model) as house:
         try:
-            with watching(asyncio.get_running_loop()):
+            with watching(asyncio.get_running_loop()) as stalls:
+                house.figures["stalls"] = lambda: stalls.count
                 await Server(settings, house).serve(sockets=[listening])
         finally:
             tool_threads.close()

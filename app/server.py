@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import socket
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -39,12 +40,13 @@ class Server(uvicorn.Server):
         self._house = house
         self._drain_seconds = settings.drain_seconds
         self._cut = asyncio.Event()
+        house.figures["connections"] = lambda: len(self.server_state.connections)
         logging.getLogger("uvicorn.error").addFilter(Quiet())
         super().__init__(
             uvicorn.Config(
                 application(house, hosts(settings), settings.origins),
                 http=AbortableHttp,
-                ws=AbortableWebSocket,
+                ws=partial(AbortableWebSocket, house.limits),  # type: ignore[arg-type]
                 ws_max_size=house.limits.frame_bytes,
                 ws_per_message_deflate=False,
                 log_config=None,

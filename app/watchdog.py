@@ -22,9 +22,16 @@ BLOCKED_SECONDS = 5.0
 BEAT_SECONDS = 1.0
 
 
+class Stalls:
+    """How often the loop has been reported as blocked."""
+
+    count = 0
+
+
 @contextmanager
-def watching(loop: asyncio.AbstractEventLoop, blocked_seconds: float = BLOCKED_SECONDS) -> Iterator[None]:
+def watching(loop: asyncio.AbstractEventLoop, blocked_seconds: float = BLOCKED_SECONDS) -> Iterator[Stalls]:
     """Watches the loop of the calling thread while the block runs."""
+    stalls = Stalls()
     watched = threading.get_ident()
     over = threading.Event()
     beaten = [time.monotonic()]
@@ -37,6 +44,7 @@ def watching(loop: asyncio.AbstractEventLoop, blocked_seconds: float = BLOCKED_S
         while not over.wait(min(BEAT_SECONDS, blocked_seconds / 2)):
             if time.monotonic() - beaten[0] > blocked_seconds and beaten[0] != reported:
                 reported = beaten[0]
+                stalls.count += 1
                 stack = "".join(traceback.format_stack(sys._current_frames().get(watched)))
                 logger.error("the event loop has been blocked for %g s by:\n%s", blocked_seconds, stack)
             loop.call_soon_threadsafe(beat)
@@ -44,7 +52,7 @@ def watching(loop: asyncio.AbstractEventLoop, blocked_seconds: float = BLOCKED_S
     thread = threading.Thread(target=watch, name="holdfast-watchdog", daemon=True)
     thread.start()
     try:
-        yield
+        yield stalls
     finally:
         over.set()
         thread.join()

@@ -103,6 +103,8 @@ const suspensions = {
   retry: 'Paused: the model’s provider is not answering. It goes on by itself.',
 };
 
+const suspensionWords = ({ reason, message }) => [suspensions[reason] ?? 'Paused.', message].filter(Boolean).join(' ');
+
 export const compactedWords = ({ before, after }) =>
   `Context compacted: ${number.format(before)} → ${number.format(after)} tokens`;
 
@@ -123,7 +125,7 @@ const brief = (text) => {
 export function sentence(event, viewer) {
   switch (event.type) {
     case 'actor.activated': return 'The server started again; the run goes on.';
-    case 'run.suspended': return event.reason === 'budget' ? budgetWords(event) : suspensions[event.reason] ?? 'Paused.';
+    case 'run.suspended': return event.reason === 'budget' ? budgetWords(event) : suspensionWords(event);
     case 'run.resumed': return 'Goes on.';
     case 'suspension.requested': return 'Pauses at the end of this step.';
     case 'always.revoked': return `${event.tool} needs approval again (${who(event.by, viewer)}).`;

@@ -18,11 +18,11 @@ async def test_a_blocked_loop_is_reported_with_its_stack(caplog: pytest.LogCaptu
     """FAULTS 25."""
     reported = threading.Event()
     caplog.handler.addFilter(lambda record: reported.set() or True)  # type: ignore[func-returns-value]
-    with watching(asyncio.get_running_loop(), blocked_seconds=0.05):
+    with watching(asyncio.get_running_loop(), blocked_seconds=0.05) as stalls:
         block_until(reported)
         await asyncio.sleep(0)
     said = [record.getMessage() for record in caplog.records if record.name == "app.watchdog"]
-    assert len(said) == 1 and "block_until" in said[0]
+    assert len(said) == 1 and "block_until" in said[0] and stalls.count == 1
 
 
 async def test_a_loop_that_goes_on_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:

@@ -26,6 +26,7 @@ from app.actor.surroundings import Surroundings
 from app.core.catalogue import Rules
 from app.core.commands import Activate, Command, Drain, Progressed, Stamp, Streamed, Wake
 from app.core.decide import Decision, decide
+from app.core.effects import Effect
 from app.core.errors import Rejected
 from app.core.events import Event, RunStarted
 from app.core.plan import plan
@@ -106,6 +107,16 @@ class Actor:
     def item(self) -> Item:
         """The list item as of the last pass."""
         return item_of(self.conversation, self._state, self._plan)
+
+    @property
+    def status(self) -> str:
+        """The conversation's, as it was last committed."""
+        return (self._item or self.item).status
+
+    @property
+    def under_way(self) -> list[Effect]:
+        """The effects that run right now."""
+        return self._runner.under_way
 
     @property
     def unfinished(self) -> bool:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from app.actor.actor import Actor
-from app.actor.clock import SET_BACK_MS
+from app.actor.census import Census, take, word_of
 from app.actor.feed import Feed
 from app.actor.listing import Listing
 from app.actor.load import load
 from app.actor.mailbox import Question
 from app.actor.patience import answer_of, until_stored
 from app.actor.records import pack
+from app.actor.stale import Stale
 from app.actor.summary import item_of
 from app.actor.surroundings import Surroundings
 from app.core.commands import Cancel, Command, Create, Drain, Stamp
@@ -44,9 +46,6 @@ CRASHES_MAX = 3
 END_SECONDS = 1.0
 """How long an actor that has been told to go may take."""
 
-EVER = 2**62
-"""A time (ms) that no other comes after."""
-
 RESTORE_MS = 600_000
 """A deleted conversation can be restored for ten minutes; then everything is removed."""
 
@@ -67,13 +66,14 @@ class Directory:
         self._around = around
         self.listing = listing
         self.draining = False
+        self.outcomes = Counter[str]()  # of clients' commands
         self._actors: dict[str, Actor] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._opening: dict[str, asyncio.Task[Actor]] = {}
         self._idle: dict[str, int] = {}
         self._faults: dict[str, int] = {}
         self._deleting: set[str] = set()
-        self._stale: set[str] = set()
+        self._stale = Stale(around)
         self._reviving: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -84,10 +84,7 @@ class Directory:
 
         `older`: the log is a copy from before, and what its runs did since must not be done twice: they are stopped.
         """
-        until = EVER if older else self._around.clock() + SET_BACK_MS
-        unfinished = await until_stored(lambda: self._around.log.unfinished(until))
-        self._stale = set(unfinished) if older else set()
-        for conversation in unfinished:
+        for conversation in await self._stale.unfinished(older=older):
             await self._pick_up(conversation)
         self._sweeper = asyncio.create_task(self._sweep())
 
@@ -174,6 +171,7 @@ class Directory:
         if conversation in self._deleting:
             raise KeyError(conversation)
         outcome = await answer_of((await self._open(conversation)).submit(command, by))
+        self.outcomes[word_of(outcome)] += 1
         if isinstance(outcome, Rejected):
             raise outcome
         return outcome
@@ -219,6 +217,10 @@ class Directory:
 
     # --- actors
 
+    def census(self) -> Census:
+        """What is in memory and at work right now."""
+        return take(self._actors.values(), self._around.begun)
+
     async def _open(self, conversation: str) -> Actor:
         """The actor of a conversation, activated if need be; whoever comes meanwhile waits for the same activation.
 
@@ -237,9 +239,7 @@ class Directory:
             await asyncio.wait({leaving})
         log, state = await load(self._around.log, conversation)
         actor = Actor(conversation, log, state.epoch, state, self._around)
-        if conversation in self._stale:
-            self._stale.discard(conversation)
-            actor.submit(Cancel(id=f"restored-{self._around.fresh()}"), "restore", ours=True)  # before anything begins
+        self._stale.stop(actor)
         self._begin(actor)
         return actor
 

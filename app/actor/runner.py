@@ -55,6 +55,11 @@ class Runner:
         return bool(self._tasks)
 
     @property
+    def under_way(self) -> list[Effect]:
+        """What runs right now, wanted or not."""
+        return list(self._tasks)
+
+    @property
     def has_place(self) -> bool:
         """Whether this conversation's run is among those at work."""
         return self._has_place
@@ -88,6 +93,7 @@ class Runner:
     def _start(self, effect: Effect, doing: Doing) -> None:
         task = asyncio.create_task(self._guarded(effect, doing))
         self._tasks[effect] = task
+        self._around.begun[type(effect).__name__] += 1
         task.add_done_callback(lambda _: self._forget(effect, task))
 
     def _forget(self, effect: Effect, task: asyncio.Task[None]) -> None:

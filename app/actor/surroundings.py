@@ -7,6 +7,7 @@ here; nothing reads the environment below the roof.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -23,8 +24,8 @@ class Surroundings:
     """`clock`: ms since the Unix epoch. `fresh`: 128 random bits, URL-safe. `chance`: in [0, 1). Durations in seconds.
 
     `runs` and `tools` are the process's places; `tools_parallel` bounds one run. `on_item` hears of every committed
-    change of a list item and the log's head. `redact` takes known secrets out of what tools say. `trouble`: whose
-    appends are being tried again, since the store cannot answer.
+    change of a list item and the log's head. `redact` takes known secrets out of what tools say. `begun` counts the
+    effects that were started, by kind. `trouble`: whose appends are being tried again, since the store cannot answer.
     """
 
     log: EventLog
@@ -46,4 +47,5 @@ class Surroundings:
     progress_per_second: float = 10
     frame_bytes_max: int = 262_144
     redact: Callable[[str], str] = str
+    begun: Counter[str] = field(default_factory=Counter)
     trouble: set[Mailbox] = field(default_factory=set)

@@ -130,7 +130,7 @@ class ToolWork:
             return ToolEnded(self.effect, ms, error=confirmed)
         match work.exception():
             case None:
-                result, truncated = await self._cut(self._safe(work.result()))
+                result, truncated = await self._cut(work.result())
                 return ToolEnded(self.effect, ms, result=result, truncated=truncated)
             case Cancelled():
                 return ToolEnded(self.effect, ms, error=confirmed)
@@ -152,7 +152,7 @@ class ToolWork:
         return self._around.redact(clean(text))
 
     def _context(self, stopping: threading.Event) -> ToolContext:
-        progress = _Progress(self.effect, self._submit, self._safe, 1 / self._around.progress_per_second)
+        progress = _Progress(self.effect, self._submit, 1 / self._around.progress_per_second)
         return ToolContext(
             call_id=self.effect.call,
             key=self._key,
@@ -161,6 +161,7 @@ class ToolWork:
             on_progress=progress,
             notes=ToolNotes(self.effect, self._submit, self._safe),
             cancelled=stopping,
+            safe=self._safe,
         )
 
 
@@ -177,10 +178,9 @@ def _ms(began: float) -> int:
 class _Progress:
     """Progress from any thread, merged: the latest wins, at most one in `pause` seconds goes to the log."""
 
-    def __init__(self, effect: ToolCall, submit: Submit, safe: Callable[[str], str], pause: float) -> None:
+    def __init__(self, effect: ToolCall, submit: Submit, pause: float) -> None:
         self._effect = effect
         self._submit = submit
-        self._safe = safe
         self._pause = pause
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
@@ -205,4 +205,4 @@ class _Progress:
         if latest is not None:
             self._sent_at = self._loop.time()
             text, fraction = latest
-            self._submit(Progressed(self._effect, self._safe(text) if text else None, fraction))
+            self._submit(Progressed(self._effect, text or None, fraction))

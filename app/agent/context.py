@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from app.core.codec import clean
 from app.core.commands import Draft
 from app.core.errors import HoldfastError
 from app.core.events import NoteKind
@@ -58,11 +59,11 @@ class ToolContext:
 
     `key` names this call and no other, here or on any server, and stays the same when a `rerun="safe"` tool is run
     again: the idempotency key, and the name under which its result can be found again. `call_id` is the model's own id
-    for it, which another run may use once more. `conversation_id` and `run_id` say where the call belongs. All of it
-    may be used from any thread.
+    for it, which another run may use once more. `conversation_id` and `run_id` say where the call belongs. `safe` takes
+    secrets out of a text, as it is done with whatever the tool says. All of it may be used from any thread.
     """
 
-    __slots__ = ("_cancelled", "_notes", "_on_progress", "call_id", "conversation_id", "key", "run_id")
+    __slots__ = ("_cancelled", "_notes", "_on_progress", "call_id", "conversation_id", "key", "run_id", "safe")
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class ToolContext:
         on_progress: Callable[[str | None, float | None], None],
         notes: Notes,
         cancelled: threading.Event,
+        safe: Callable[[str], str] = clean,
     ) -> None:
         self.call_id = call_id
         self.key = key
@@ -82,6 +84,7 @@ class ToolContext:
         self._on_progress = on_progress
         self._notes = notes
         self._cancelled = cancelled
+        self.safe = safe
 
     @property
     def cancelled(self) -> bool:
@@ -94,7 +97,7 @@ class ToolContext:
         Costs next to nothing and never waits; reports in quick succession are merged, the latest wins.
         """
         if text is not None:
-            text = str(text)[:PROGRESS_CHARS_MAX]
+            text = self.safe(str(text))[:PROGRESS_CHARS_MAX]  # in this order: half a secret is not recognised
         if fraction is not None:
             fraction = float(fraction)
             fraction = None if math.isnan(fraction) else min(1.0, max(0.0, fraction))

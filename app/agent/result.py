@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -55,11 +55,12 @@ async def collect_async(items: AsyncIterator[Any]) -> list[Any]:
     return taken
 
 
-def render(value: Any) -> str:
+def render(value: Any, safe: Callable[[str], str] = clean) -> str:
     """The text of a result: strings as they are, None as "done", everything else as JSON as far as it goes.
 
     NaN and infinities inside a structure become null, bytes base64, models and dataclasses objects, and what JSON has
-    no word for its `repr`. Lone surrogates become U+FFFD. May raise what a value's own `__repr__` raises.
+    no word for its `repr`. `safe` is asked before the text is cut; lone surrogates become U+FFFD in any case. May raise
+    what a value's own `__repr__` raises.
     """
     match value:
         case None:
@@ -74,7 +75,7 @@ def render(value: Any) -> str:
             text = repr(value)
         case _:
             text = _json(value)
-    return cut(clean(text))
+    return cut(safe(text))
 
 
 def cut(text: str, limit: int = RESULT_CHARS_MAX) -> str:

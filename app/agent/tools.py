@@ -34,16 +34,16 @@ Approval = bool | Callable[..., object]
 
 
 @contextlib.contextmanager
-def contained() -> Iterator[None]:
+def contained(safe: Callable[[str], str] = clean) -> Iterator[None]:
     """Turns whatever a stranger's code raises, SystemExit and KeyboardInterrupt included, into ToolError("error").
 
-    The message has the type and the first 500 characters; the original is the `__cause__`.
+    The message has the type and the first 500 characters of what is `safe` of it; the original is the `__cause__`.
     """
     try:
         yield
     except BaseException as error:  # the one place
         told = str(traceback.TracebackException(type(error), error, None))  # survives a __str__ that raises
-        message = f"{type(error).__name__}: {clean(told)[:MESSAGE_CHARS_MAX]}" if told else type(error).__name__
+        message = f"{type(error).__name__}: {safe(told)[:MESSAGE_CHARS_MAX]}" if told else type(error).__name__
         raise ToolError("error", message) from error
 
 
@@ -136,27 +136,27 @@ class Tool:
     async def _call(self, call: Callable[[], Any], context: ToolContext) -> str:
         value: Any = None
         if not self.is_async:
-            value = await _in_thread(lambda: self._text(call()), context)
+            value = await _in_thread(lambda: self._text(call(), context), context)
             if isinstance(value, str):
                 return value
-        with contained():
+        with contained(context.safe):
             if self.is_async:
                 value = call()
             if inspect.isawaitable(value):
                 value = await value
             if isinstance(value, AsyncIterator):
                 value = await collect_async(value)
-            return str(self._text(value))
+            return str(self._text(value, context))
 
-    def _text(self, value: Any) -> Any:
+    def _text(self, value: Any, context: ToolContext) -> Any:
         """The text of a result; the value itself where it has to be awaited first."""
         if inspect.isawaitable(value) or isinstance(value, AsyncIterator):
             return value
         if isinstance(value, Iterator):
             value = collect(value)  # still the tool's own code: it may fail
         try:
-            with contained():
-                return render(value)
+            with contained(context.safe):
+                return render(value, context.safe)
         except ToolError as error:
             return f"{self.name} has finished, but its result cannot be shown: {error.message}"
 
@@ -201,7 +201,7 @@ async def _in_thread(call: Callable[[], Any], context: ToolContext) -> Any:
 
     def attempt() -> tuple[Any, ToolError | None]:
         try:
-            with contained():
+            with contained(context.safe):
                 return call(), None
         except ToolError as error:
             return None, error

@@ -51,11 +51,11 @@ def compact(place: Place, now: Measure, model: str) -> Fitting:
     The hints that wait count, but are left as they are as long as that is possible. `now`: the request as it is;
     `model`: the level's.
     """
-    if place.level.too_long > HARDER_MAX:
+    if place.level.too_long > HARDER_MAX or now.fixed >= now.window:
         return "full"
-    if now.percent < REFERENCES_FROM:
+    urgent = now.percent >= SUMMARY_FROM or now.asked > now.window
+    if now.percent < REFERENCES_FROM and not urgent:
         return "fits"
-    urgent = now.percent >= SUMMARY_FROM
     look = _Look(place, now, model)
     gain = max(now.free * GAIN_PERCENT // 100, 1)
     if look.refer(look.old_results(), look.least if urgent else gain):

@@ -231,13 +231,17 @@ Ceiling = Literal["steps", "calls", "repeats", "seconds", "tokens", "money"]
 
 
 class RunSuspended(Event, tag="run.suspended"):
-    """`of`: the ceiling that a budget has reached; `ceiling`: its figure; `used`: of it. Money in millionths."""
+    """`of`: the ceiling that a budget has reached; `ceiling`: its figure; `used`: of it. Money in millionths.
+
+    `message`: what does not fit the window, for people.
+    """
 
     reason: Literal["approval", "in_doubt", "turns", "budget", "request", "context", "retry"]
     until: int | None = None
     of: Ceiling | None = None
     ceiling: int | None = None
     used: int | None = None
+    message: str | None = None
 
 
 class SuspensionRequested(Event, tag="suspension.requested"):

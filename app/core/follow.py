@@ -72,7 +72,7 @@ def _boundary(ledger: Ledger, run: Run, path: Path, level: Level, rules: Rules) 
     now = measure(ledger.state, path, rules)
     fitting = compact(Place(ledger, run, path, level, rules), now, model)
     if fitting == "full" and at_rest(run, ledger.stamp.at, rules):
-        ledger.emit(e.RunSuspended(run=run.run, reason="context"))
+        ledger.emit(e.RunSuspended(run=run.run, reason="context", message=now.why_full(level.context)))
     if fitting != "fits":
         return fitting == "compacted" or run.status == "suspended"
     if rules.slice_ms is not None and run.steps > 0 and ledger.stamp.at - run.slice_since >= rules.slice_ms:

@@ -60,6 +60,13 @@ class Measure:
         """How full history's part is."""
         return (self.asked - self.fixed) * 100 // self.free
 
+    def why_full(self, context: Context) -> str:
+        """Why nothing can make this request small enough, as people are told."""
+        window, fixed, asked = (tokens_of(chars, context) for chars in (self.window, self.fixed, self.asked))
+        if self.fixed >= self.window:
+            return f"Instructions, notes and tools alone take about {fixed:,} tokens, and the window has {window:,}."
+        return f"About {asked:,} tokens cannot become fewer, and the window has {window:,}."
+
     def summary_chars(self, hardness: int) -> int:
         return min(self.free * SHARES[hardness].summary // 100, SUMMARY_CHARS_MAX)
 

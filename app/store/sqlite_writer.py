@@ -59,10 +59,14 @@ class _Group:
 
 
 class Writer:
-    """Owns the writing connection until `close`. `commits` counts transactions, `wal_bytes` the log's size."""
+    """Owns the writing connection until `close`.
+
+    `commits` counts transactions, `failures` jobs that failed for want of a working store; `wal_bytes`: the log's size.
+    """
 
     def __init__(self, connection: aiosqlite.Connection, wal: Path) -> None:
         self.commits = 0
+        self.failures = 0
         self.wal_bytes = 0
         self._connection = connection
         self._wal = wal
@@ -156,6 +160,7 @@ class Writer:
             return
         if isinstance(fault, Corrupt):
             self.condemn(fault)
+        self.failures += 0 if fault is None else len(jobs)
         for job in jobs:
             _fail(job, outcome if fault is None else Unavailable(str(fault)), doubt)
 

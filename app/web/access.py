@@ -6,6 +6,7 @@ all the same, so that more identities are a change of this file and of nothing e
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.errors import Rejected
+from app.web.protocols import CROWDED
+from app.wire.close_codes import TRY_AGAIN_LATER
 
 Action = Literal["create", "list", "read", "command", "delete", "restore"]
 
@@ -35,6 +38,10 @@ HEADERS = [
 ]
 UNGUARDED = ("/healthz", "/readyz")
 """Asked by load balancers under any name; they tell nothing and change nothing."""
+
+
+RETRY_AFTER_SECONDS = 5
+"""What a request hears for which there is no descriptor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +88,20 @@ class Gate:
     """Refuses a foreign Host or Origin before anything else sees the request, finds out who asks, and puts safe headers
     on every answer.
 
-    `hosts`: names this server answers to, None = any. `origins`: further pages that may talk to it.
+    `hosts`: names this server answers to, None = any. `origins`: further pages that may talk to it. `refused`: how many
+    were refused, by reason.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, origins: frozenset[str], identify: Identify) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: frozenset[str] | None,
+        origins: frozenset[str],
+        identify: Identify,
+        refused: Counter[str],
+    ) -> None:
         self._app = app
+        self._refused = refused
         self._identify = identify
         self._hosts = hosts
         self._origins = origins
@@ -97,7 +113,12 @@ class Gate:
         headers = Headers(scope=scope)
         if not self._host_is_ours(headers.get("host", "")) or not self._origin_is_ours(scope, headers):
             refusal = {"error": {"code": "forbidden", "message": "This Host or Origin may not talk to this server."}}
+            self._refused["origin"] += 1
             await JSONResponse(refusal, 403)(scope, receive, send)
+            return
+        if scope.get("state", {}).get(CROWDED):
+            self._refused["descriptors"] += 1
+            await _come_back(scope, receive, send)
             return
         scope.setdefault("state", {})[_PRINCIPAL] = self._identify(scope)
 
@@ -121,6 +142,17 @@ class Gate:
         if origin is None or (scope["type"] == "http" and scope["method"] in ("GET", "HEAD")):
             return True
         return origin in self._origins or _place(origin) == headers.get("host", "").lower()
+
+
+async def _come_back(scope: Scope, receive: Receive, send: Send) -> None:
+    """There is no descriptor for it (FAULTS.md 27). A page sees no status of a handshake, so a socket is accepted."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+        return
+    refusal = {"error": {"code": "overloaded", "message": "Too many connections; come back in a moment."}}
+    await JSONResponse(refusal, 503, {"retry-after": str(RETRY_AFTER_SECONDS)})(scope, receive, send)
 
 
 def _place(url: str) -> str | None:

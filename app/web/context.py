@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -24,7 +24,9 @@ ADDRESSES_MAX = 10_000
 
 @dataclass
 class House:
-    """Everything a route may use. `send_seconds`: how long one send may take before the peer is aborted."""
+    """Everything a route may use. `send_seconds`: how long one send may take before the peer is aborted.
+    `refused`: connections that were not served, by reason. `figures`: what only the roof can count (metrics.py).
+    """
 
     directory: Directory
     log: EventLog
@@ -37,6 +39,8 @@ class House:
     moving: Moving
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
     sockets: dict[str, int] = field(default_factory=dict)
+    refused: Counter[str] = field(default_factory=Counter)
+    figures: dict[str, Callable[[], int]] = field(default_factory=dict)
     _rates: OrderedDict[str, Bucket] = field(default_factory=OrderedDict)
 
     def agent_named(self, name: str | None) -> str:

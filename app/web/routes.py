@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from app.core.errors import Corrupt, Rejected
 from app.store.event_log import Unavailable
-from app.web import api, continuations, pages, socket
+from app.web import api, continuations, metrics, pages, socket
 from app.web.access import Gate, Identify, principal_of, whoever_is_here
 from app.web.answers import answer, refused, unavailable
 from app.web.context import House
@@ -31,6 +31,7 @@ async def events(request: Request) -> Response:
     after, log = cursor_of(request, await house.log.head(conversation))
     viewer = principal_of(request.scope)
     if house.sockets.get(viewer.id, 0) >= house.limits.sockets:
+        house.refused["viewer"] += 1
         raise Rejected("rate_limited", "Too many connections; close some of them.")
     return EventStream(house, conversation, viewer, after, log)
 
@@ -59,6 +60,7 @@ ROUTES = [
     Mount("/static", pages.Files(directory=pages.STATIC)),
     Route("/healthz", api.healthz),
     Route("/readyz", api.readyz),
+    Route("/metrics", metrics.show, methods=["GET"]),
     Route("/api/conversations", api.create, methods=["POST"]),
     Route("/api/conversations", api.conversations, methods=["GET"]),
     Route("/api/conversations/{conversation}", api.conversation, methods=["GET"]),
@@ -111,7 +113,7 @@ def application(
     """The ASGI application over a house."""
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Gate, hosts=hosts, origins=origins, identify=identify)],
+        middleware=[Middleware(Gate, hosts=hosts, origins=origins, identify=identify, refused=house.refused)],
         exception_handlers={
             Rejected: _rejected,
             Unavailable: _unavailable,

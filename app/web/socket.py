@@ -101,6 +101,7 @@ async def _serve(websocket: WebSocket, house: House, work: Callable[[Socket], Aw
     house.sockets[viewer] = house.sockets.get(viewer, 0) + 1
     try:
         crowded = house.sockets[viewer] > house.limits.sockets
+        house.refused["viewer"] += crowded
         code = close_codes.TOO_MANY_FRAMES if crowded else await _code(work(socket))
         await socket.close(code)
     except (WebSocketDisconnect, TimeoutError, RuntimeError):

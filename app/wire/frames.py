@@ -39,6 +39,8 @@ class Limits:
     queued: int = 10
     burst: int = 100
     rate: float = 20
+    burst_bytes: int = 4 * bounds.CLIENT_FRAME_BYTES_MAX
+    rate_bytes: int = 1_048_576
     flood_seconds: float = 10
     sockets: int = 1000
     attempt_chars: int = bounds.ATTEMPT_CHARS_MAX

@@ -108,27 +108,39 @@ def _clean(value: Any) -> Any:
     return value
 
 
-class Bucket:
+class Tokens:
     """A token bucket over a clock that is handed in (seconds, monotonic)."""
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = self._left = float(burst)
+        self._filled = now
+
+    def take(self, now: float, cost: float = 1) -> bool:
+        """Whether so much more is within the rate; what is not takes nothing."""
+        self._left = min(self._burst, self._left + (now - self._filled) * self._rate)
+        self._filled = now
+        if self._left < cost:
+            return False
+        self._left -= cost
+        return True
+
+
+class Bucket:
+    """The rate of one sender's frames or commands, and when that is a flood."""
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
-        self._tokens = float(limits.burst)
-        self._filled = now
+        self._tokens = Tokens(limits.rate, limits.burst, now)
         self._window = now
         self._count = 0
 
     def take(self, now: float) -> bool:
         """Whether one more is within the rate."""
-        self._tokens = min(float(self._limits.burst), self._tokens + (now - self._filled) * self._limits.rate)
-        self._filled = now
         if now - self._window > self._limits.flood_seconds:
             self._window, self._count = now, 0
         self._count += 1
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+        return self._tokens.take(now)
 
     @property
     def flooded(self) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from .conftest import Launch
 from .harness import Server, eventually, fresh, settled
@@ -103,6 +105,37 @@ async def test_a_hundred_commands_at_once_then_twenty_a_second(launch: Launch) -
     other = await server.again(tab)
     await other.frame("live")
     assert (await server.http.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize("say", ["frames", "pings"])
+async def test_bytes_per_second(launch: Launch, say: str) -> None:
+    """FAULTS 48, security-limits: over four of the largest frames at once, and the rate after that: 1008."""
+    server = await launch(HOLDFAST_RATE_BYTES="2000", HOLDFAST_FRAME_BYTES_MAX="10000")
+    tab = await server.open()
+    limits = tab.attached["limits"]
+    assert (limits["frame_bytes"], limits["rate_bytes"], limits["burst_bytes"]) == (10_000, 2_000, 40_000)
+    assert tab.socket is not None
+    for number in range(4):
+        await tab.do("rename", f"r-{number}", title="t", padding="x" * 9_000)
+    with contextlib.suppress(ConnectionClosed):
+        for number in range(1_000):
+            if say == "pings":
+                await tab.socket.ping(f"{number}")
+            else:
+                await tab.post({"type": "rename", "id": f"s-{number}", "title": "t", "padding": "x" * 9_000})
+    assert await tab.closed() == 1008
+    other = await server.again(tab)
+    await other.post({"type": "rename", "id": "large", "title": "t", "padding": "x" * 10_000})
+    assert await other.closed() == 1009, "the setting bounds what a client sends"
+
+
+async def test_who_keeps_to_the_rate_of_frames_does_not_meet_that_of_bytes(server: Server) -> None:
+    """FAULTS 48: a hundred long frames at once, which is what the rate of frames allows."""
+    tab = await server.open()
+    for number in range(100):
+        await tab.post({"type": "rename", "id": f"r-{number}", "title": "t", "padding": "x" * 8_000})
+    await tab.frame("accepted", id="r-99")
+    assert tab.code is None
 
 
 async def test_commands_over_http_are_limited_too(launch: Launch) -> None:

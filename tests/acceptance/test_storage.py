@@ -18,12 +18,14 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 import pytest_asyncio
+from websockets.exceptions import InvalidHandshake
 
 from .conftest import Launch
 from .harness import Client, Server, eventually, fresh, settled
-from .stub import Story, Stub, say
+from .stub import Story, Stub, Use, say, use
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -146,6 +148,9 @@ async def test_while_nothing_can_be_written_nothing_is_told_and_then_it_goes_on(
         while time.monotonic() - began < (10 if kind == "locked" else 2):  # longer than a commit waits for a lock
             assert await status(server) == 503
             await asyncio.sleep(0.2)
+        figures = (await server.http.get("/metrics")).text
+        assert "holdfast_store_writable 0\n" in figures and "holdfast_store_failures_total 0\n" not in figures
+        assert "holdfast_store_waiting_actors 1\n" in figures
         assert len(tab.records) == seen and not [f for f in tab.frames if f.get("id") == "doubtful" and "seq" in f]
         assert [record.seq for record in await server.replay(tab.attached["conversation"])][-1] <= head
         trouble.end(server)
@@ -344,35 +349,87 @@ async def test_killed_while_a_deleted_conversation_is_removed(home: Server, stor
 # --- files and sockets
 
 
-async def test_no_file_descriptor_is_left(launch: Launch, story: Story) -> None:
-    """FAULTS 27: connections beyond the limit are refused or wait; when some go the server answers as before."""
+async def connected(server: Server, said: bytes = b"GET /ws/none HTTP/1.1\r\n") -> asyncio.StreamWriter | None:
+    """A connection of a peer that never says the rest."""
+    with contextlib.suppress(OSError):
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(said)
+        return writer
+    return None
+
+
+async def verdict(server: Server, conversation: str) -> str:
+    """What becomes of a new socket and a new request: served, told to come back, or cut off."""
+    try:
+        tab = await server.attach(conversation)
+        await tab.until(lambda c: c.over or c.frames, "an answer")
+        async with httpx2.AsyncClient(base_url=server.url) as http:
+            answer, health = await http.get("/api/conversations"), await http.get("/healthz")
+    except (OSError, httpx2.TransportError, InvalidHandshake):
+        return "cut off"
+    if answer.status_code == 200:
+        return "served"
+    assert await tab.closed() == 1013
+    assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
+    assert answer.json()["error"]["code"] == "overloaded"
+    assert health.status_code == 200 and health.headers["connection"] == "close", "alive, and keeps nothing"
+    return "told"
+
+
+async def test_few_file_descriptors_are_left(launch: Launch, story: Story) -> None:
+    """FAULTS 27: new sockets get 1013 and requests 503 while some are kept back; the rest goes on, and it recovers."""
     server = await launch()
     tab = await server.open()
-    used = len(os.listdir(f"/proc/{server.pid}/fd"))
+    conversation = tab.attached["conversation"]
     soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (used + 8, hard))
-    crowd: list[asyncio.StreamWriter] = []
-    for _ in range(60):
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(b"GET /ws/none HTTP/1.1\r\nHost: 127.0.0.1\r\n")
-            crowd.append(writer)
-    await eventually(lambda: len(os.listdir(f"/proc/{server.pid}/fd")) >= used + 7, "it has no descriptor left")
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (128, hard))  # a quarter of it is kept back
+    crowd = [await connected(server) for _ in range(140)]
+
+    def kept() -> int:
+        return len(os.listdir(f"/proc/{server.pid}/fd"))
+
+    async def is_said(word: str) -> bool:
+        return await verdict(server, conversation) == word
+
+    try:
+        await eventually(lambda: is_said("told"), "it is crowded")
+        await eventually(lambda: kept() <= 96, "what it has refused does not stay")
+        story.then(use(Use("safe", {"line": fresh("line")})), say("Still here."))
+        await tab.do("prompt", text=story.says("There?"))
+        assert (await tab.ended())["type"] == "run.completed", "the store, the model and the tools have theirs"
+        assert kept() >= 90 and await is_said("told")
+    finally:
+        for writer in crowd:
+            if writer is not None:
+                writer.transport.abort()
+    await eventually(lambda: is_said("served"), "it serves again", 30)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    await settled(server, tab)
+
+
+async def test_no_file_descriptor_is_left(launch: Launch, story: Story) -> None:
+    """FAULTS 27: not even one to refuse with: connections wait or are cut off; afterwards it answers as before."""
+    server = await launch()
+    tab = await server.open()
+    soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    used = len(os.listdir(f"/proc/{server.pid}/fd"))
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (used, hard))
+    crowd = [await connected(server, b"GET /ws/none HTTP/1.1\r\nHost: 127.0.0.1\r\n") for _ in range(60)]
     await tab.ping()
-    story.then(say("Still here."))
-    assert server.alive
+    assert server.alive and len(os.listdir(f"/proc/{server.pid}/fd")) <= used
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
     for writer in crowd:
-        writer.transport.abort()
+        if writer is not None:
+            writer.transport.abort()
 
     async def answers() -> bool:
-        with contextlib.suppress(OSError, EOFError):
-            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.close()
-            return (await server.http.get("/healthz")).status_code == 200
+        with contextlib.suppress(OSError, httpx2.TransportError):
+            async with httpx2.AsyncClient(base_url=server.url) as http:
+                return bool((await http.get("/healthz")).status_code == 200)
         return False
 
     await eventually(answers, "it answers again", 30)
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    story.then(say("Still here."))
     await tab.do("prompt", text=story.says("There?"))
     assert (await tab.ended())["type"] == "run.completed"
     await settled(server, tab)

@@ -14,6 +14,7 @@ from app.agent import Agent, ToolContext, tool
 from app.core import commands as c
 from app.core.bounds import RESULT_CHARS_MAX
 from app.core.events import Call
+from app.core.redaction import redactor
 from tests.actor.home import Home, Json, Line, calls, virtual
 
 done: list[str] = []
@@ -433,6 +434,37 @@ async def test_known_secrets_do_not_reach_the_log() -> None:
     _, events = await run(home, *lines)
     assert "hunter2" not in str(events) and "[redacted]" in str(events)
     assert "hunter2" not in str(home.model.requests)
+
+
+@virtual
+async def test_no_half_of_a_secret_is_left_by_a_cut() -> None:
+    """FAULTS 93: progress, failures and large results are cut after secrets have been taken out, never before."""
+    token = "ghp_" + "7tok3n" * 6
+
+    @tool
+    async def leak(ctx: ToolContext, at: int, how: str) -> str:
+        """Leaks across a bound."""
+        text = "x" * (at - 20) + " " + token + " " + "x" * 100
+        match how:
+            case "progress":
+                ctx.progress(text)
+                await asyncio.sleep(1)
+            case "raise":
+                raise ValueError(text)
+        return text
+
+    home = Home(Agent("a", tools=[leak]))
+    home.boot(redact=redactor(()))
+    for number, (at, how) in enumerate([(500, "progress"), (500, "raise"), (RESULT_CHARS_MAX, "return")], 1):
+        home.model.lines.append(calls("leak", arguments=f'{{"at": {at}, "how": "{how}"}}', first=number))
+    conversation = await home.create()
+    told = [await home.until(conversation, "tool.progressed")]
+    run = (await home.until(conversation, "run.completed"))["run"]
+    told += [event for event in await home.events(conversation) if event["type"] in ("tool.failed", "tool.returned")]
+    kept = await home.log.log.kept(conversation, f"{run}/k3")
+    assert len(told) == 4 and kept is not None and "[redacted: GitHub token]" in kept
+    assert token[:6] not in str(told) + str(home.model.requests) + kept
+    assert sum("[redacted: Git" in str(event) for event in told) == 3, "the last one is cut before it"
 
 
 # --- progress

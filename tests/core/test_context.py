@@ -455,6 +455,66 @@ def test_what_cannot_become_smaller_is_suspended() -> None:
     assert stage.cancel() == ["run.cancelled"]
 
 
+def saved(stage: Stage, notes: int, chars: int) -> None:
+    """So many notes of so many characters."""
+    ledger = Ledger(stage.state, c.Stamp(stage.at, "ann", "f", 0.5))
+    for number in range(notes):
+        ledger.emit(e.NoteSaved(note=f"n{number}", kind="knowledge", text="known " * (chars // 6)))
+    stage.log += ledger.events
+
+
+def sent(stage: Stage) -> list[int]:
+    """The sizes of the requests that were made, in tokens as estimated."""
+    return [event.asked // 4 for event in stage.all(e.StepStarted)]
+
+
+def test_notes_that_fill_the_window_suspend() -> None:
+    """§7, §9, FAULTS 85: no request over the window, no loop; it is said why; a larger window makes resume go on."""
+    stage = staged("the task", context_tokens=3_000)
+    work(stage, 100)
+    saved(stage, 4, 3_600)
+    assert work(stage, 100) == ["tool.returned", "run.suspended"]
+    told, notes = stage.last(e.RunSuspended), len(stage.state.notes)
+    assert told.reason == "context" and told.message is not None
+    assert told.message.startswith("Instructions, notes and tools alone take about 3,") and "3,000" in told.message
+    assert (stage.wanted, stage.plan.wake_at) == ([], None)
+    assert stage.say(c.Resume(id="r1")) == ["run.resumed", "run.suspended"], "tried again, without a request"
+    stage.crash()
+    assert stage.state.status == "suspended" and max(sent(stage)) < 3_000
+    stage.change(context_tokens=12_000)
+    assert stage.wait(1_000) == [], "a resume is a person's"
+    assert stage.say(c.Resume(id="r2")) == ["run.resumed", "step.started"]
+    assert len(stage.state.notes) == notes and not stage.all(e.CompactionStarted)
+    assert stage.reply("done") == ["model.replied", "run.completed"]
+
+
+@pytest.mark.parametrize("part", ["instructions", "tools"])
+def test_instructions_that_fill_the_window_suspend(part: str) -> None:
+    """§7, §9, FAULTS 85: before the first step, and at every level; nothing is ever sent that does not fit."""
+    many = named(*(FakeTool(f"tool_{number}_{'x' * 50}") for number in range(80)))
+    large = FakeAgent(instructions="Be good. " * 1_000) if part == "instructions" else FakeAgent(tools=many)
+    stage = Stage(agent=large, context_tokens=WINDOW)
+    assert stage.prompt(text="go") == ["prompt.given", "run.started", "run.suspended"]
+    assert stage.run.reason == "context" and "alone take about" in str(stage.last(e.RunSuspended).message)
+    assert stage.say(c.Resume(id="r1")) == ["run.resumed", "run.suspended"] and not sent(stage)
+    stage.crash()
+    stage.change(context_tokens=8 * WINDOW)
+    assert stage.say(c.Resume(id="r2")) == ["run.resumed", "step.started"]
+
+
+def test_what_is_nearly_full_is_compacted_down_to_the_window() -> None:
+    """§7: where little room is left beside notes, history takes what there is, and never more."""
+    stage = staged("the task", context_tokens=3_000)
+    saved(stage, 3, 3_600)
+    for _ in range(12):
+        came = work(stage, 300)
+        while came[-1] == "compaction.started":
+            came = summarise(stage)
+        if came[-1] == "run.suspended":
+            break
+    assert stage.all(e.ContextCompacted) and max(sent(stage)) <= 3_000
+
+
 def test_a_smaller_window_than_was_set_is_remembered() -> None:
     """§7: what the provider has once called too long is not sent to it again, step after step."""
     stage = staged("the task", context_tokens=100_000)

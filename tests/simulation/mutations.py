@@ -825,7 +825,7 @@ MUTATIONS = [
         "calls are parted from their results", "actor of .* failed|parted", 1, _cuts_between_a_call_and_its_result
     ),
     Mutation("a sub-agent's summary leaks", "§5|§7", 607, _gives_a_summary_to_the_caller),
-    Mutation("what is too long is tried for ever", "§7: too long for ever", 7, _never_gives_up_on_what_is_too_long),
+    Mutation("what is too long is tried for ever", "§7: too long for ever", 96, _never_gives_up_on_what_is_too_long),
     Mutation("an empty summary is taken", "§7: no model has written", 1, _takes_an_empty_summary),
     Mutation("a summary of an older epoch is believed", "older epoch", PURE, _takes_a_summary_of_an_older_epoch),
     Mutation("no original is read back", "§7: .* is not", 140, _reads_back_what_is_shown_anyway),

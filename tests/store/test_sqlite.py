@@ -209,7 +209,7 @@ async def test_a_read_only_database_refuses_and_recovers(database: Database, sql
     with pytest.raises(Unavailable):
         await sqlite_log.create(first("d", creation="k"), "log-d", OWNER)
     assert not await sqlite_log.writable()
-    assert await whole(sqlite_log) == [1, 2]
+    assert await whole(sqlite_log) == [1, 2] and database.writer.failures == 3
     await writer_pragma(database, "PRAGMA query_only = OFF")
     await sqlite_log.append(append)
     await sqlite_log.create(first("d", creation="k"), "log-d", OWNER)

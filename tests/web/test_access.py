@@ -39,6 +39,7 @@ TABLE = {
     "GET /c/{conversation}": (200, 200, 200, 200),
     "GET /healthz": (200, 200, 200, 200),
     "GET /readyz": (200, 200, 200, 200),
+    "GET /metrics": (200, 200, 403, 403),
     "POST /api/conversations": (201, 201, 403, 403),
     "GET /api/conversations": (200, 200, 403, 403),
     "GET /api/conversations/{conversation}": (200, 404, 403, 403),

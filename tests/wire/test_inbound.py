@@ -12,7 +12,7 @@ from app.core import commands as c
 from app.core.errors import Rejected
 from app.wire.close_codes import BAD_FRAMES, TOO_MANY_FRAMES
 from app.wire.frames import Limits
-from app.wire.inbound import Bucket, Close, Ear, Ping, Refused, Said, is_id, parse_object
+from app.wire.inbound import Bucket, Close, Ear, Ping, Refused, Said, Tokens, is_id, parse_object
 
 
 def hear(text: str | None, now: float = 0.0) -> Said:
@@ -204,6 +204,13 @@ def test_who_keeps_to_the_rate_is_never_closed() -> None:
     """PROTOCOL §4: 20 per second for ever."""
     ear = Ear(Limits(), 0.0)
     assert all(ear.hear('{"type":"ping"}', number / 19.9) == Ping() for number in range(5_000))
+
+
+def test_bytes_are_counted_like_frames() -> None:
+    """FAULTS 40, 48: what is over takes nothing, so that a smaller one still goes."""
+    tokens = Tokens(rate=100, burst=1_000, now=0.0)
+    assert tokens.take(0.0, 1_000) and not tokens.take(0.0, 1) and not tokens.take(1.0, 101) and tokens.take(1.0, 100)
+    assert not tokens.take(3_600.0, 1_001) and tokens.take(3_600.0, 1_000)
 
 
 def test_a_bucket_does_not_overflow() -> None:
