@@ -17,6 +17,7 @@ import pytest
 
 from app.actor import actor, directory, mailbox, moving, pages, reading, tool_effect
 from app.actor import feed as feeds
+from app.actor import load as loading
 from app.actor.actor import Actor
 from app.actor.feed import Feed
 from app.actor.flush import due
@@ -51,6 +52,7 @@ from app.core.continuation_value import parse
 from app.core.decide import Decision, decide
 from app.core.effects import ArchiveFlush, Effect, ToolCall
 from app.core.reading import find
+from app.core.snapshot import joined, parts
 from app.core.state import Words
 from app.store import log_memory
 from app.store.event_log import Append, Row, Unavailable
@@ -762,7 +764,29 @@ def _says_that_a_note_is_saved_before_it_is(patch: Patch) -> None:
     patch.setattr(Actor, "_decide", hasty)
 
 
+# --- snapshots
+
+
+def _believes_a_snapshot_of_another_log(patch: Patch) -> None:
+    """Of which incarnation it is, and whether that log goes so far, is not looked at."""
+    patch.setattr(loading, "believed", lambda snapshot, head: snapshot.stamp == loading.STAMP)
+
+
+def _says_that_a_snapshot_is_newer_than_it_is(patch: Patch) -> None:
+    """The state of the time before lies beside the log as if it went as far as the log does now."""
+    before: dict[str, bytes] = {}
+
+    def lagging(state: Any) -> Any:
+        older = [joined(None, part) for part in [before.get(state.owner)] if part is not None]
+        before[state.owner] = next(iter(parts(state)))
+        return parts(state) if not older else parts(replace(older[0], seq=state.seq))
+
+    patch.setattr(loading, "parts", lagging)
+
+
 RESTLESS = Twists(drain=1.0, pause=1.0, drain_seconds=0.2, crashes_max=3)
+OFTEN_PUT_BACK = Twists(old_disk=0.5, snapshots=5)
+KEPT = Twists(pause=4.0, snapshots=5)
 
 MUTATIONS = [
     Mutation("readers see an event before it is durable", "P1: .* not durable", 5, _publishes_before_the_append),
@@ -832,6 +856,20 @@ MUTATIONS = [
     Mutation("notes are lost at a compaction", "§8: the notes of", 4, _loses_notes_at_a_compaction),
     Mutation(
         "a repeated call saves a note again", "§8: notes are there", 5, _saves_a_note_again_when_its_call_is_repeated
+    ),
+    Mutation(
+        "a snapshot of another log is believed",
+        "P5: ready|snapshot says",
+        0,
+        _believes_a_snapshot_of_another_log,
+        OFTEN_PUT_BACK,
+    ),
+    Mutation(
+        "a snapshot is older than it says",
+        "snapshot says|P5",
+        0,
+        _says_that_a_snapshot_is_newer_than_it_is,
+        KEPT,
     ),
     Mutation("a note is saved before its commit", "§8: .* not durable", 17, _says_that_a_note_is_saved_before_it_is),
 ]
