@@ -41,7 +41,7 @@ from tests.benchmarks.load import _ready, free_port
 CONVERSATION = "long"
 OWNER = "owner"
 BEGAN_MS = 1_700_000_000_000
-WINDOW_CHARS = 400_000
+WINDOW_CHARS = 300_000
 """Characters of history after which there is a summary."""
 APPEND_EVENTS = 2_000
 STEPS = 4
@@ -51,14 +51,15 @@ CALLS = 2
 class Writing:
     """The events of one conversation, run by run; `state` is their fold, as lean as a snapshot leaves it."""
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, agent: str = "a") -> None:
         self.state = State()
-        self._chance = random.Random(seed)
+        self._agent = agent
+        self._chance = random.Random(1)
         self._told = 0
         self._runs = 0
         self._last = 0
         self._out: list[Event] = []
-        self._add(e.ConversationCreated(agent="a", title="", owner=OWNER))
+        self._add(e.ConversationCreated(agent=agent, title="", owner=OWNER))
 
     def run(self) -> list[Event]:
         """The next run, whole and archived."""
@@ -66,7 +67,7 @@ class Writing:
         id, prompt = f"run-{self._runs}", f"prompt-{self._runs}"
         text = self._text(100, 800)
         self._add(e.PromptGiven(message=prompt, text=text, author=OWNER, cause=prompt))
-        self._add(e.RunStarted(run=id, agent="a", message=prompt))
+        self._add(e.RunStarted(run=id, agent=self._agent, message=prompt))
         for step in range(1, STEPS + 1):
             self._step(id, step, text)
         usage = self.state.runs[id].usage
@@ -117,8 +118,8 @@ class Writing:
 
 async def write(log: EventLog, events: int, writing: Writing | None = None) -> Writing:
     """Writes at least so many events, as whole runs; goes on with a log that was written before. Nothing runs in it."""
-    after = 0 if writing is None else writing.state.seq
     writing = writing or Writing()
+    after = 0 if writing.state.seq == 1 else writing.state.seq
     aim = after + events
     for batch in _batches(writing, aim):
         rows, runs = pack(batch).rows, tuple(event.run or "" for event in batch if isinstance(event, e.RunStarted))
