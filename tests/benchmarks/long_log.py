@@ -144,18 +144,19 @@ def _batches(writing: Writing, aim: int) -> Iterator[list[Event]]:
 
 @dataclass(frozen=True)
 class Opened:
-    """Seconds from the start of a server to ready, from the handshake to `attached`, and then to `live`; memory before
-    and after, in MB."""
+    """Seconds from the start of a server to ready, from the handshake to `attached`, and then to `live`; CPU seconds
+    of that; memory before and after, in MB."""
 
     ready: float
     attached: float
     live: float
+    cpu: float
     before: float
     after: float
 
     def __str__(self) -> str:
         return (
-            f"attached after {self.attached:.2f} s, live after {self.live:.2f} s, "
+            f"attached after {self.attached:.2f} s, live after {self.live:.2f} s, {self.cpu:.2f} s CPU, "
             f"memory {self.before:.0f} to {self.after:.0f} MB (ready after {self.ready:.1f} s)"
         )
 
@@ -168,7 +169,7 @@ async def opened(data: Path, head: int) -> Opened:
     try:
         await _ready(f"http://127.0.0.1:{port}")
         ready, before = time.perf_counter() - began, _megabytes(server.pid)
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), _cpu(server.pid)
         url = f"ws://127.0.0.1:{port}/ws/{CONVERSATION}?after={head - 50}"
         async with websockets.connect(url, compression=None, max_size=2_000_000, open_timeout=60) as socket:
             async with asyncio.timeout(120):
@@ -176,10 +177,16 @@ async def opened(data: Path, head: int) -> Opened:
                 attached = time.perf_counter() - began
                 while json.loads(await socket.recv())["type"] != "live":
                     pass
-        return Opened(ready, attached, time.perf_counter() - began, before, _megabytes(server.pid))
+        live = time.perf_counter() - began
+        return Opened(ready, attached, live, _cpu(server.pid) - cpu, before, _megabytes(server.pid))
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(30)
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _megabytes(pid: int) -> float:

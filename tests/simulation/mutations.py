@@ -786,6 +786,7 @@ def _says_that_a_snapshot_is_newer_than_it_is(patch: Patch) -> None:
 
 RESTLESS = Twists(drain=1.0, pause=1.0, drain_seconds=0.2, crashes_max=3)
 OFTEN_PUT_BACK = Twists(old_disk=0.5, snapshots=5)
+TWO_OWNERS = Twists(overlap=0.4, pause=1.0, feed_bytes=500)
 KEPT = Twists(pause=4.0, snapshots=5)
 
 MUTATIONS = [
@@ -848,8 +849,8 @@ MUTATIONS = [
     Mutation(
         "calls are parted from their results", "actor of .* failed|parted", 1, _cuts_between_a_call_and_its_result
     ),
-    Mutation("a sub-agent's summary leaks", "§5|§7", 607, _gives_a_summary_to_the_caller),
-    Mutation("what is too long is tried for ever", "§7: too long for ever", 7, _never_gives_up_on_what_is_too_long),
+    Mutation("a sub-agent's summary leaks", "§5|§7", 607, _gives_a_summary_to_the_caller, TWO_OWNERS),
+    Mutation("what is too long is tried for ever", "§7: too long for ever", 96, _never_gives_up_on_what_is_too_long),
     Mutation("an empty summary is taken", "§7: no model has written", 1, _takes_an_empty_summary),
     Mutation("a summary of an older epoch is believed", "older epoch", PURE, _takes_a_summary_of_an_older_epoch),
     Mutation("no original is read back", "§7: .* is not", 140, _reads_back_what_is_shown_anyway),
@@ -871,5 +872,5 @@ MUTATIONS = [
         _says_that_a_snapshot_is_newer_than_it_is,
         KEPT,
     ),
-    Mutation("a note is saved before its commit", "§8: .* not durable", 17, _says_that_a_note_is_saved_before_it_is),
+    Mutation("a note is saved before its commit", "§8: .* not durable", 10, _says_that_a_note_is_saved_before_it_is),
 ]
