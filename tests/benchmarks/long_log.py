@@ -171,8 +171,8 @@ async def opened(data: Path, head: int) -> Opened:
         ready, before = time.perf_counter() - began, _megabytes(server.pid)
         began, cpu = time.perf_counter(), _cpu(server.pid)
         url = f"ws://127.0.0.1:{port}/ws/{CONVERSATION}?after={head - 50}"
-        async with websockets.connect(url, compression=None, max_size=2_000_000, open_timeout=60) as socket:
-            async with asyncio.timeout(120):
+        async with websockets.connect(url, compression=None, max_size=2_000_000, open_timeout=900) as socket:
+            async with asyncio.timeout(900):
                 assert json.loads(await socket.recv())["type"] == "attached"
                 attached = time.perf_counter() - began
                 while json.loads(await socket.recv())["type"] != "live":
