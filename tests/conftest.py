@@ -13,5 +13,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--kills-everywhere", action="store_true", help="kill the reference world at every await, not every so many"
     )
     parser.addoption("--fuzz", type=int, default=3_000, help="how many inputs the fuzz tests make up, in all")
-    parser.addoption("--events", type=int, default=200_000, help="how long the very long conversation is")
+    parser.addoption("--events", type=int, default=60_000, help="how long the very long conversation is")
     parser.addoption("--readers", type=int, default=300, help="how many readers come back at once under misfortune")

@@ -60,6 +60,7 @@ class Actor:
         self._plan = plan(state, self._rules())
         self._item: Item | None = None
         self._leaving = False
+        self.grown = 0  # lasting events since somebody last looked whether a snapshot is due
         set_back = self._plan.wake_at is not None and around.clock() < state.at
         if (self._plan.effects or state.unfinished or set_back) and not self._rules().draining:
             self.nudge()
@@ -211,6 +212,7 @@ class Actor:
 
     def _publish(self, batch: Batch, item: Item | None) -> None:
         self.feed.publish(batch.records, batch.superseded, self._state.seq)
+        self.grown += sum(record.owner is None for record in batch.records)
         if item is not None:
             self._item = item
             self._around.on_item(item, self._state.seq)

@@ -16,18 +16,20 @@ from typing import Any
 from app.actor.actor import Actor
 from app.actor.census import Census, take, word_of
 from app.actor.feed import Feed
+from app.actor.leaving import END_SECONDS, end_late
 from app.actor.listing import Listing
-from app.actor.load import load
+from app.actor.load import SNAPSHOT_EVENTS, load, refresh
 from app.actor.mailbox import Question
 from app.actor.patience import answer_of, until_stored
 from app.actor.records import pack
 from app.actor.stale import Stale
 from app.actor.summary import item_of
 from app.actor.surroundings import Surroundings
-from app.core.commands import Cancel, Command, Create, Drain, Stamp
+from app.core.commands import Cancel, Command, Create, Stamp
 from app.core.decide import Decision, decide
 from app.core.errors import Conflict, Corrupt, Rejected
 from app.core.plan import plan
+from app.core.snapshot import forget
 from app.core.state import State
 from app.store.event_log import AlreadyCreated, Append, Row, Unavailable
 from app.wire import close_codes
@@ -42,9 +44,6 @@ IDLE_SWEEPS = 2
 
 CRASHES_MAX = 3
 """An actor that ended by a fault is activated again by itself at most so often until a pass of it succeeds."""
-
-END_SECONDS = 1.0
-"""How long an actor that has been told to go may take."""
 
 RESTORE_MS = 600_000
 """A deleted conversation can be restored for ten minutes; then everything is removed."""
@@ -116,21 +115,7 @@ class Directory:
             actor.park()
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=seconds)
-        await self._end_late()
-
-    async def _end_late(self) -> None:
-        """Ends the actors that could not park; what they were doing is as after a crash, but is not counted as one."""
-        late = list(self._tasks.values())
-        answers = [actor.submit(Drain()) for actor in self._actors.values() if actor.unfinished and not actor.stuck]
-        if answers:
-            await asyncio.wait(answers, timeout=END_SECONDS)
-        for actor in self._actors.values():
-            actor.leave()
-        if late:
-            _, stuck = await asyncio.wait(late, timeout=END_SECONDS)
-            for task in stuck:
-                task.cancel()
-            await asyncio.gather(*stuck, return_exceptions=True)
+        await end_late(list(self._actors.values()), list(self._tasks.values()))
 
     # --- conversations
 
@@ -279,10 +264,17 @@ class Directory:
             await asyncio.wait({task})
 
     async def _sweep(self) -> None:
-        """Passivates what is idle, activates what is due, purges what was deleted long enough ago."""
+        """Passivates what is idle, activates what is due, purges what was deleted long enough ago.
+
+        One at a time, what has grown long gets a snapshot: the log is folded beside the actor, which notices nothing.
+        """
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             for conversation, actor in list(self._actors.items()):
+                if actor.grown >= SNAPSHOT_EVENTS:
+                    actor.grown = 0
+                    await refresh(self._around.log, conversation)
+                    actor.ask(forget)
                 sweeps = self._idle.get(conversation, 0) + 1 if actor.idle else 0
                 self._idle[conversation] = sweeps
                 if sweeps >= IDLE_SWEEPS:

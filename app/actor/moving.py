@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass
 
 from app.actor.directory import Created, Directory
+from app.actor.load import load
 from app.actor.records import pack
 from app.core import commands as c
 from app.core.apply import fold
@@ -76,9 +77,14 @@ class Moving:
         def ended_with(state: State) -> Json | str | None:
             if (record := state.runs.get(run)) is None:
                 return None
-            return record.status if record.finished_at is None else ended(state, record, self.rules)
+            if record.finished_at is None:
+                return record.status
+            return ended(state, record, self.rules) if not state.context.forgotten else "forgotten"
 
         found: Json | str | None = await self.directory.ask(conversation, ended_with)
+        if found == "forgotten":  # its messages are all in the log
+            _, state = await load(self.log, conversation, whole=True)
+            found = ended_with(state)
         match found:
             case None:
                 raise Rejected("not_found", "There is no such run.")

@@ -167,7 +167,7 @@ class Runner:
         rules = self._around.rules()
         tool = rules.tool(level, call.tool)
         if tool is READ_RESULT:
-            tool = reader(self._conversation, level, self._around.log, rules)
+            tool = reader(self._conversation, effect, level, self._around.log, rules)
         work = self._works[effect] = ToolWork(effect, self._conversation, self._submit, self._around)
         return partial(work.run, tool if isinstance(tool, Tool) else None, call, self._places)
 

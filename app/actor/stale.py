@@ -34,4 +34,4 @@ class Stale:
         """Stops what must not go on, in the first pass of a new actor: nothing begins."""
         if actor.conversation in self._left:
             self._left.discard(actor.conversation)
-            actor.submit(Cancel(id=f"restored-{self._around.fresh()}"), "restore")
+            actor.submit(Cancel(id=f"restored-{self._around.fresh()}"), "restore", ours=True)

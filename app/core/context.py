@@ -1,8 +1,9 @@
 """How a level's history is told to its model: whole, in short with a reference, or as a summary. A view, nothing more.
 
-The history itself stays whole, in the log and in the state; what is told of it follows from recorded facts alone
-(`State.Context`), so that the same log gives the same messages after a restart. What should be told in short is decided
-in compaction.py; here is only what that means.
+The history itself stays whole in the log, and in the state unless a snapshot has forgotten a part of it that is told no
+more (snapshot.py); what is told of it follows from recorded facts alone (`State.Context`), so that the same log gives
+the same messages after a restart. What should be told in short is decided in compaction.py; here is only what that
+means.
 """
 
 from __future__ import annotations
@@ -84,8 +85,7 @@ def opening(history: list[HistoryItem], context: Context) -> list[Json]:
 def index(history: list[HistoryItem], context: Context) -> list[str]:
     """One line for each of the newest large results that the summary stands for."""
     older = history[: recent(history, context)]
-    large = [item for item in older if isinstance(item, e.ToolReturned) and len(item.result) >= INDEXED_CHARS_MIN]
-    large = large[-INDEX_LINES_MAX:]
+    large = _indexed(older)
     wanted = {(item.run, item.call) for item in large}
     asked = {
         (item.run, call.call): call
@@ -100,3 +100,25 @@ def index(history: list[HistoryItem], context: Context) -> list[str]:
         line = f"{reference(item)}: {len(item.result):,} characters of {call.tool} {call.arguments}"
         lines.append(" ".join(line.split())[:INDEX_LINE_CHARS_MAX])
     return lines
+
+
+def _indexed(older: Sequence[HistoryItem]) -> list[e.ToolReturned]:
+    large = [item for item in older if isinstance(item, e.ToolReturned) and len(item.result) >= INDEXED_CHARS_MIN]
+    return large[-INDEX_LINES_MAX:]
+
+
+def tellable(history: list[HistoryItem], context: Context) -> list[HistoryItem]:
+    """A history without what is told no more, now or after any later summary: all words, what the index lists with
+    the replies that asked for it, and what is told as itself."""
+    start = recent(history, context)
+    large = _indexed(history[:start])
+    listed = {id(item) for item in large}
+    asked = {(item.run, item.call) for item in large}
+    kept = [
+        item
+        for item in history[:start]
+        if isinstance(item, Words)
+        or id(item) in listed
+        or (isinstance(item, e.ModelReplied) and any((item.run, call.call) in asked for call in item.calls))
+    ]
+    return [*kept, *history[start:]]

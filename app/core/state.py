@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from app.core import events as e
 from app.core.events import Json, Path, Usage
 from app.core.run_record import DeniedCall, RunRecord
@@ -20,11 +22,11 @@ CEILINGS = ("tokens", "steps", "calls", "seconds", "money")
 """What a person may raise when a run goes on."""
 
 
-@dataclass(slots=True)
-class Words:
+class Words(msgspec.Struct, tag_field="type", tag="words"):
     """A person's words: on their way (in `State.queue`), then delivered (in a history).
 
-    `seq`: of the event that brought them; `told`: of the one that delivered them.
+    `seq`: of the event that brought them; `told`: of the one that delivered them. A struct with a tag, as the events
+    beside it in a history are, so that a snapshot can tell them apart.
     """
 
     kind: Literal["prompt", "hint"]
@@ -85,7 +87,8 @@ class Context:
     History up to the seq `through` is told as `summary` beside the newest `words` messages of the person in it.
     `shortened`: seq of an item → characters of it that are told. `refers`: something can be read back by reference.
     `asked` characters were `input` tokens to the provider, the last time it said so. `refused`: the size in characters
-    of the smallest request that it called too long, 0 = none.
+    of the smallest request that it called too long, 0 = none. Of the history up to the seq `forgotten` only what may
+    still be told is here, the rest in the log alone (snapshot.py).
     """
 
     through: int = 0
@@ -96,6 +99,7 @@ class Context:
     asked: int = 0
     input: int = 0
     refused: int = 0
+    forgotten: int = 0
 
 
 @dataclass(slots=True)

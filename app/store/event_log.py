@@ -136,6 +136,19 @@ class Page:
         return [text for _, events in self.parts for text in events.split(SEPARATOR)]
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a log says up to `through`, folded: a cache. `log`: the incarnation that was folded; `stamp`: by which code.
+
+    Whoever reads one decides whether to believe it: a store promises no more than that it gives what it was given.
+    """
+
+    log: str
+    through: int
+    stamp: str
+    state: bytes
+
+
 class EventLog(Protocol):
     """Every method may raise `Unavailable`; those that name a conversation raise `KeyError` where there is none.
 
@@ -211,6 +224,12 @@ class EventLog(Protocol):
 
     async def kept(self, conversation: str, ref: str) -> str | None:
         """A kept text, or None."""
+
+    async def save_snapshot(self, conversation: str, snapshot: Snapshot) -> None:
+        """Keeps a snapshot beside the log, in place of the one before; durable on return, gone with the log."""
+
+    async def snapshot(self, conversation: str) -> Snapshot | None:
+        """The snapshot that was saved last, or None."""
 
     async def merge(self, conversation: str, after: int, through: int) -> None:
         """Housekeeping: may join the small rows that lie after `after` and up to `through` (committed long ago) into

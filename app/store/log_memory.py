@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from heapq import merge
 from operator import attrgetter
 
-from app.store.event_log import SEPARATOR, AlreadyCreated, Append, Head, Item, Page, Row
+from app.store.event_log import SEPARATOR, AlreadyCreated, Append, Head, Item, Page, Row, Snapshot
 from app.store.rows import check, check_first, end, fence, page, placed, torn
 
 
@@ -34,6 +34,7 @@ class _Conversation:
     lasting: list[_Stored] = field(default_factory=list)
     pieces: list[_Stored] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
+    snapshot: Snapshot | None = None
 
     def holds(self, append: Append) -> bool:
         """Whether every row of this append is stored, byte for byte."""
@@ -180,6 +181,12 @@ class MemoryLog:
 
     async def kept(self, conversation: str, ref: str) -> str | None:
         return self._conversations[conversation].kept.get(ref)
+
+    async def save_snapshot(self, conversation: str, snapshot: Snapshot) -> None:
+        self._conversations[conversation].snapshot = snapshot
+
+    async def snapshot(self, conversation: str) -> Snapshot | None:
+        return self._conversations[conversation].snapshot
 
     async def merge(self, conversation: str, after: int, through: int) -> None:
         """Rows cost nothing here."""

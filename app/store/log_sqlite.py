@@ -14,7 +14,7 @@ from functools import partial
 from operator import attrgetter
 
 from app.core.errors import Conflict
-from app.store.event_log import AlreadyCreated, Append, Head, Item, Page
+from app.store.event_log import AlreadyCreated, Append, Head, Item, Page, Snapshot
 from app.store.log_sqlite_items import (
     add_conversation,
     purge,
@@ -224,6 +224,24 @@ class SqliteLog:
             raise KeyError(conversation)
         text: str | None = row[0]
         return text
+
+    async def save_snapshot(self, conversation: str, snapshot: Snapshot) -> None:
+        statement = (
+            "INSERT OR REPLACE INTO log_snapshots (conversation, log, through, stamp, state)"
+            " SELECT conversation, ?, ?, ?, ? FROM log_conversations WHERE conversation = ?"
+        )
+        values = (snapshot.log, snapshot.through, snapshot.stamp, snapshot.state)
+        await self._change(conversation, statement, *values, conversation)
+
+    async def snapshot(self, conversation: str) -> Snapshot | None:
+        query = (
+            "SELECT kept.log, through, stamp, state FROM log_conversations AS known LEFT JOIN log_snapshots AS kept"
+            " ON kept.conversation = known.conversation WHERE known.conversation = ?"
+        )
+        row = await self._database.read(lambda connection: connection.execute(query, (conversation,)).fetchone())
+        if row is None:
+            raise KeyError(conversation)
+        return None if row[0] is None else Snapshot(*row)
 
     async def merge(self, conversation: str, after: int, through: int) -> None:
         position = await self._positions.get(conversation)

@@ -28,6 +28,7 @@ _UPDATE = f"""
     UPDATE log_conversations SET epoch = ?, lasting = ?, {", ".join(f"{name} = ?" for name in _COLUMNS)}
     WHERE conversation = ?
 """  # noqa: S608
+_BESIDE = ("log", "log_pieces", "log_runs", "log_kept", "log_snapshots")
 _SELECT = f"SELECT conversation, {_LIST}, lasting FROM log_conversations "  # noqa: S608
 
 
@@ -100,7 +101,7 @@ def read_deleted(connection: sqlite3.Connection, until: int) -> list[str]:
 def purge(connection: sqlite3.Connection, until: int) -> list[str]:
     """Removes every trace of what was deleted before `until`."""
     gone = read_deleted(connection, until)
-    for table in ("log", "log_pieces", "log_runs", "log_kept", "log_conversations") if gone else ():
+    for table in (*_BESIDE, "log_conversations") if gone else ():
         connection.execute(
             f"DELETE FROM {table} WHERE conversation IN (SELECT value FROM json_each(?))",  # noqa: S608
             (json.dumps(gone),),

@@ -68,7 +68,7 @@ class MoodyLog:
             self.calls.append(name)
             if name in ("append", "create"):
                 await self.gate.wait()
-            writes = name in ("append", "create", "delete", "restore", "purge", "keep")
+            writes = name in ("append", "create", "delete", "restore", "purge", "keep", "save_snapshot")
             if self.down and writes:
                 raise Unavailable("the disk is full")
             result = await method(*arguments, **named)

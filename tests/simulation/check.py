@@ -7,11 +7,14 @@ models are told on the way in check_context.py.
 from __future__ import annotations
 
 from collections import Counter
+from unittest import mock
 
 import msgspec
 
+from app.actor.load import load
 from app.core.codec import decode
 from app.core.events import owner_of, supersedes
+from app.core.snapshot import forget
 from tests.simulation.agents import GUARDED, Key, key_of
 from tests.simulation.check_context import check_context
 from tests.simulation.check_course import TERMINAL, check_courses
@@ -37,6 +40,7 @@ async def check(world: World) -> None:
     _asked_and_answered(world, events)
     _crash_loops(world, events)
     await _archived(world, events)
+    await _remembered(world)
     assert not world.model.leaks, f"§5: {world.model.leaks[0]}"
     assert not world.model.violations, f"a strict provider refuses {world.model.violations[0].messages}"
     check_context(world, events)
@@ -45,6 +49,16 @@ async def check(world: World) -> None:
         errors = [error for error in errors if not error.endswith("lost its log")]
     assert not errors, errors[0]
     assert world.deletions or not any(client.shut for client in world.clients), "a conversation was not found"
+
+
+async def _remembered(world: World) -> None:
+    """Whoever comes next finds what the log says, from whatever snapshot lies beside it."""
+    with mock.patch("app.actor.load.SNAPSHOT_EVENTS", world.twists.snapshots):
+        _, found = await load(world.disk.log, world.conversation)
+    _, whole = await load(world.disk.log, world.conversation, whole=True)
+    forget(found)
+    forget(whole)
+    assert found == whole, "a snapshot says other than its log"
 
 
 def _seen_is_kept(world: World, final: dict[int, str]) -> None:

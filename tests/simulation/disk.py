@@ -14,7 +14,7 @@ from typing import Any
 
 from app.store.archive import Flush
 from app.store.archive_memory import MemoryArchive
-from app.store.event_log import Append, Unavailable
+from app.store.event_log import Append, Snapshot, Unavailable
 from app.store.log_memory import MemoryLog
 
 
@@ -33,10 +33,17 @@ class Disk:
         """A copy as somebody makes one who means well: whole, and soon old."""
         return deepcopy(self)
 
-    def put_back(self, mark: str) -> None:
-        """An older disk was put back: the real store notices that and gives every log a new id (boot.py)."""
+    def snapshot(self, conversation: str) -> Snapshot | None:
+        return self.log._conversations[conversation].snapshot
+
+    def put_back(self, mark: str, conversation: str, left: Snapshot | None) -> None:
+        """An older disk was put back: the real store notices that and gives every log a new id (boot.py).
+
+        `left`: the snapshot that lies beside the conversation now.
+        """
         for known in self.log._conversations.values():
             known.log = f"{known.log}-{mark}"
+        self.log._conversations[conversation].snapshot = left
 
 
 @dataclass
@@ -102,7 +109,7 @@ class FaultyStore:
                 await asyncio.sleep(self._chance.random() * 0.5)
                 if not self._power.on:
                     await self._power.die()
-            if name in ("append", "create", "flush"):
+            if name in ("append", "create", "flush", "save_snapshot"):
                 return await self._write(method, arguments)
             return await method(*arguments, **named)
 
@@ -115,10 +122,11 @@ class FaultyStore:
         if self._chance.random() < self._faults.unavailable:
             raise Unavailable("the disk is full")
         result = await method(*arguments)
-        if isinstance(arguments[0], Append):
-            self._committed(text for row in arguments[0].rows for text in row.texts)
-        else:
-            self._archived(arguments[0])
+        match arguments[0]:
+            case Append(rows=rows):
+                self._committed(text for row in rows for text in row.texts)
+            case Flush() as flush:
+                self._archived(flush)
         self._power.boundary()
         if not self._power.on:
             await self._power.die()

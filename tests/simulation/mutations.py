@@ -17,6 +17,7 @@ import pytest
 
 from app.actor import actor, directory, mailbox, moving, pages, reading, tool_effect
 from app.actor import feed as feeds
+from app.actor import load as loading
 from app.actor.actor import Actor
 from app.actor.feed import Feed
 from app.actor.flush import due
@@ -51,6 +52,7 @@ from app.core.continuation_value import parse
 from app.core.decide import Decision, decide
 from app.core.effects import ArchiveFlush, Effect, ToolCall
 from app.core.reading import find
+from app.core.snapshot import joined, parts
 from app.core.state import Words
 from app.store import log_memory
 from app.store.event_log import Append, Row, Unavailable
@@ -762,7 +764,30 @@ def _says_that_a_note_is_saved_before_it_is(patch: Patch) -> None:
     patch.setattr(Actor, "_decide", hasty)
 
 
+# --- snapshots
+
+
+def _believes_a_snapshot_of_another_log(patch: Patch) -> None:
+    """Of which incarnation it is, and whether that log goes so far, is not looked at."""
+    patch.setattr(loading, "believed", lambda snapshot, head: snapshot.stamp == loading.STAMP)
+
+
+def _says_that_a_snapshot_is_newer_than_it_is(patch: Patch) -> None:
+    """The state of the time before lies beside the log as if it went as far as the log does now."""
+    before: dict[str, bytes] = {}
+
+    def lagging(state: Any) -> Any:
+        older = [joined(None, part) for part in [before.get(state.owner)] if part is not None]
+        before[state.owner] = next(iter(parts(state)))
+        return parts(state) if not older else parts(replace(older[0], seq=state.seq))
+
+    patch.setattr(loading, "parts", lagging)
+
+
 RESTLESS = Twists(drain=1.0, pause=1.0, drain_seconds=0.2, crashes_max=3)
+OFTEN_PUT_BACK = Twists(old_disk=0.5, snapshots=5)
+TWO_OWNERS = Twists(overlap=0.4, pause=1.0, feed_bytes=500)
+KEPT = Twists(pause=4.0, snapshots=5)
 
 MUTATIONS = [
     Mutation("readers see an event before it is durable", "P1: .* not durable", 5, _publishes_before_the_append),
@@ -824,7 +849,7 @@ MUTATIONS = [
     Mutation(
         "calls are parted from their results", "actor of .* failed|parted", 1, _cuts_between_a_call_and_its_result
     ),
-    Mutation("a sub-agent's summary leaks", "§5|§7", 607, _gives_a_summary_to_the_caller),
+    Mutation("a sub-agent's summary leaks", "§5|§7", 607, _gives_a_summary_to_the_caller, TWO_OWNERS),
     Mutation("what is too long is tried for ever", "§7: too long for ever", 96, _never_gives_up_on_what_is_too_long),
     Mutation("an empty summary is taken", "§7: no model has written", 1, _takes_an_empty_summary),
     Mutation("a summary of an older epoch is believed", "older epoch", PURE, _takes_a_summary_of_an_older_epoch),
@@ -833,5 +858,19 @@ MUTATIONS = [
     Mutation(
         "a repeated call saves a note again", "§8: notes are there", 5, _saves_a_note_again_when_its_call_is_repeated
     ),
-    Mutation("a note is saved before its commit", "§8: .* not durable", 17, _says_that_a_note_is_saved_before_it_is),
+    Mutation(
+        "a snapshot of another log is believed",
+        "P5: ready|snapshot says",
+        0,
+        _believes_a_snapshot_of_another_log,
+        OFTEN_PUT_BACK,
+    ),
+    Mutation(
+        "a snapshot is older than it says",
+        "snapshot says|P5",
+        0,
+        _says_that_a_snapshot_is_newer_than_it_is,
+        KEPT,
+    ),
+    Mutation("a note is saved before its commit", "§8: .* not durable", 10, _says_that_a_note_is_saved_before_it_is),
 ]

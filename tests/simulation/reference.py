@@ -18,9 +18,12 @@ from app.core.events import Call, Usage
 from tests.simulation.agents import RandomModel
 from tests.simulation.disk import Faults, Power
 from tests.simulation.people import Json, Sent
-from tests.simulation.world import World, decisions
+from tests.simulation.world import Twists, World, decisions
 
 SEED = 0
+SNAPSHOTS = 5
+"""Events after which there is a snapshot, so that what is written of it is among the places."""
+
 STEPS: dict[str, list[list[str]]] = {
     "Begin.": [["count", "look", "guarded"], ["ask", "broken"], []],
     "Again.": [["stubborn", "count"], []],
@@ -63,7 +66,7 @@ class Reference(World):
     """`kill_at`: the number of the commit boundary (`boundary`) or of the callback (`step`) at which it is killed."""
 
     def __init__(self, boundary: int | None = None, step: int | None = None, again: int | None = None) -> None:
-        super().__init__(SEED, Faults())
+        super().__init__(SEED, Faults(), Twists(snapshots=SNAPSHOTS))
         self.model = ScriptedModel(random.Random(SEED), self.ledger.numbers)
         self.boundaries = 0
         self.steps = 0

@@ -59,13 +59,15 @@ def test_the_story_has_everything(unharmed: Reference) -> None:
         "run.cancelled",
     ):
         assert f'"type":"{part}"' in seen, part
+    assert unharmed.disk.snapshot(unharmed.conversation) is not None, "one is written beside the actor at work"
     assert unharmed.starts == 1 and unharmed.boundaries > 60 and unharmed.steps > 500
     print(f"{unharmed.boundaries} commit boundaries, {unharmed.steps} callbacks")
 
 
 @pytest.mark.parametrize("again", [None, *AGAIN])
 def test_a_kill_at_every_commit_boundary(unharmed: Reference, again: int | None) -> None:
-    """FAULTS 1, 2, 3, 9, 10: before and after each commit; with `again` a second kill while the first is recovered."""
+    """FAULTS 1, 2, 3, 9, 10, 29: before and after each commit, snapshots included, those that the recovery writes too;
+    with `again` a second kill while the first is recovered."""
     for boundary in range(1, unharmed.boundaries + 1):
         world = play(boundary=boundary, **({} if again is None else {"again": again}))
         assert world.starts >= 2, "nobody was killed"

@@ -48,6 +48,7 @@ def twists_of(seed: int) -> Twists:
         drain_seconds=chance.choice([5, 0.2]),
         feed_bytes=feed_bytes,
         crashes_max=1_000 if overlap else chance.choice([1_000, 1_000, 3]),
+        snapshots=random.Random(f"snapshots {seed}").choice([20_000, 20_000, 20_000, 5, 40]),
     )
 
 

@@ -55,7 +55,8 @@ class Twists:
 
     `drain`, `overlap`, `old_disk`: the chance that the end of a process is a drain (not a kill), that the old owner
     lives on for a while beside the new one, that an older copy of the disk is put back. `pause`: seconds between two
-    ends, on average. `feed_bytes`: what a feed keeps in memory. `crashes_max`: of the crash-loop guard.
+    ends, on average. `feed_bytes`: what a feed keeps in memory. `crashes_max`: of the crash-loop guard. `snapshots`:
+    whoever folds so many events leaves one.
     """
 
     drain: float = 0.0
@@ -66,6 +67,7 @@ class Twists:
     drain_seconds: float = 5.0
     feed_bytes: int = 262_144
     crashes_max: int = 1_000
+    snapshots: int = 20_000
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,8 @@ class World:
         ]
         for client in self.clients:
             client.strict = self.twists.overlap == 0
-            client.exact = self.faults == Faults() and self.twists == Twists(feed_bytes=self.twists.feed_bytes)
+            calm = Twists(feed_bytes=self.twists.feed_bytes, snapshots=self.twists.snapshots)
+            client.exact = self.faults == Faults() and self.twists == calm
         self.copies: list[Copy] = []
         self.power = Power()
         self._powers: list[Power] = []
@@ -290,6 +293,8 @@ class World:
         try:
             with (
                 mock.patch("app.actor.feed.FEED_BYTES_MAX", self.twists.feed_bytes),
+                mock.patch("app.actor.load.SNAPSHOT_EVENTS", self.twists.snapshots),
+                mock.patch("app.actor.directory.SNAPSHOT_EVENTS", self.twists.snapshots),
                 mock.patch("app.actor.tool_effect.time", SimpleNamespace(monotonic=asyncio.get_running_loop().time)),
             ):
                 async with asyncio.timeout(WORLD_SECONDS):
@@ -423,10 +428,12 @@ class World:
                 )
 
     def _put_back(self, old: Copy) -> None:
-        """The disk is as it was; what happened since never happened, for readers and senders alike."""
+        """The disk is as it was; what happened since never happened, for readers and senders alike. Only a snapshot of
+        the time that never was is still about: nobody promises that one is of the log beside which it lies."""
         self.timeline += 1
+        left = self.disk.snapshot(self.conversation)
         self.disk = copy.deepcopy(old.disk)
-        self.disk.put_back(f"back{self.timeline}")
+        self.disk.put_back(f"back{self.timeline}", self.conversation, left)
         ledger = self.ledger
         ledger.begun.clear()
         ledger.begun.update(old.begun)

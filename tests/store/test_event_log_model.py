@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from app.core.errors import HoldfastError
-from app.store.event_log import Append, EventLog, Row
+from app.store.event_log import Append, EventLog, Row, Snapshot
 from app.store.log_memory import MemoryLog
 from app.store.log_sqlite import SqliteLog
 from app.store.sqlite import Database
@@ -141,6 +141,10 @@ class Variants(RuleBasedStateMachine):
         self.both(lambda variant: variant.kept(name, "ref"))
         self.both(lambda variant: variant.kept_refs(name))
 
+    @rule(name=NAMES, through=st.integers(0, 60), state=st.binary(max_size=5))
+    def snapshot(self, name: str, through: int, state: bytes) -> None:
+        self.both(lambda variant: variant.save_snapshot(name, Snapshot("L1", through, "code", state)))
+
     @rule()
     def reopen(self) -> None:
         self.runner.run(self.database.close())
@@ -152,6 +156,7 @@ class Variants(RuleBasedStateMachine):
         self.both(lambda variant: variant.unfinished(0))
         for name in ("c", "d"):
             self.both(lambda variant, name=name: _read_on(variant, name, 0, 10_000))  # type: ignore[misc]
+            self.both(lambda variant, name=name: variant.snapshot(name))  # type: ignore[misc]
             answer = self.both(lambda variant, name=name: variant.head(name))  # type: ignore[misc]
             if answer[0] == "returned":
                 self.heads[name] = answer[1].epoch, answer[1].head

@@ -1,0 +1,25 @@
+"""How actors end that could not park in time when the process goes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from app.actor.actor import Actor
+from app.core.commands import Drain
+
+END_SECONDS = 1.0
+"""How long an actor that has been told to go may take."""
+
+
+async def end_late(actors: list[Actor], late: list[asyncio.Task[None]]) -> None:
+    """Ends them; what they were doing is as after a crash, but is not counted as one. `late`: their tasks."""
+    answers = [actor.submit(Drain()) for actor in actors if actor.unfinished and not actor.stuck]
+    if answers:
+        await asyncio.wait(answers, timeout=END_SECONDS)
+    for actor in actors:
+        actor.leave()
+    if late:
+        _, stuck = await asyncio.wait(late, timeout=END_SECONDS)
+        for task in stuck:
+            task.cancel()
+        await asyncio.gather(*stuck, return_exceptions=True)
