@@ -31,7 +31,7 @@ class BadArguments(HoldfastError):
 
 
 class ToolError(HoldfastError):
-    """A call has no result. `kind`: `error`, `bad_arguments`, at the end of the process `in_doubt`.
+    """A call has no result. `kind`: `error`, `bad_arguments`, and `in_doubt` of one that was killed or given up.
 
     `message` has at most a few lines, without traceback, and is made for model and people.
     """
