@@ -46,6 +46,7 @@ def main() -> None:
         bodies += frames.feed(data)
     begin = to_tool.decode(bodies.pop(0))
     assert isinstance(begin, Begin)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what came along from the server by mistake
     signal.signal(signal.SIGTERM, lambda *_: None)  # a tool hears of a stop; its own children get the signal as it is
     heard, pass_on = os.pipe()
     tool = os.fork()  # nothing but this thread is there yet

@@ -177,7 +177,7 @@ class _Process(asyncio.SubprocessProtocol):
             if transport is not None:
                 transport.close()
         if text := self._prints.text():
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # the stream may be closed, or none
                 sys.stderr.write(text)  # in one piece, so that no secret is cut in two before it is taken out
 
     def truth(self) -> str:

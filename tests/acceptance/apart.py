@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,24 +62,32 @@ def heeds(line: str, ctx: ToolContext, gate: str = "") -> str:
     return _wait("heeds", line, gate, ctx, confirms=True)
 
 
-@tool(isolated=True, timeout=3)
+@tool(isolated=True, timeout=5)
 def heeds_late(line: str, ctx: ToolContext) -> str:
     """Take too long, and stop when told to."""
     return _wait("heeds_late", line, "never-opened", ctx, confirms=True)
 
 
-@tool(isolated=True, timeout=3)
+@tool(isolated=True, timeout=5)
 def deaf(line: str, ctx: ToolContext) -> str:
     """Ignore that it should stop."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return _wait("deaf", line, "never-opened", ctx)
 
 
-@tool(isolated=True, timeout=3, rerun="safe")
+@tool(isolated=True, timeout=5, rerun="safe")
 def deaf_safe(line: str, ctx: ToolContext) -> str:
     """Ignore it, and be repeatable."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return _wait("deaf_safe", line, "never-opened", ctx)
+
+
+@tool(isolated=True, timeout=5)
+def frozen(line: str) -> str:
+    """Hold the interpreter for ever: no other thread of this process runs any more."""
+    _family("frozen", line)
+    re.match("(a+)+$", "a" * 100 + "b")
+    return f"{line} is done"
 
 
 @tool(isolated=True)
@@ -140,7 +149,7 @@ family = Agent(
     "family",
     instructions="Do as you are told.",
     tools=[
-        *(apart, apart_safe, apart_ask, heeds, heeds_late, deaf, deaf_safe),
+        *(apart, apart_safe, apart_ask, heeds, heeds_late, deaf, deaf_safe, frozen),
         *(wreck, quits, tells, giant, tattles, tick),
     ],
 )

@@ -158,7 +158,7 @@ def works(file: str, how: str, ctx: ToolContext) -> str:
     Path(f"{file}.new").rename(file)
     if how == "orphans":
         os.kill(os.getppid(), signal.SIGKILL)
-    while how == "ignores" or not ctx.cancelled:
+    while how == "ignores" or not (signals if how == "hears" else ctx.cancelled):
         time.sleep(0.01)
     match how:
         case "confirms":
