@@ -95,11 +95,11 @@ def _keep(tool: int, pass_on: int, frames: Frames, bodies: list[bytes]) -> None:
 def _pass_on(tool: int, pass_on: int, bodies: Iterator[bytes]) -> None:
     for body in bodies:
         message = to_tool.decode(body)
+        if isinstance(message, Stop):
+            _signal_group(tool, signal.SIGTERM)  # before the tool can act on the message
         # a tool that does not listen is no reason to wait; so short a frame is written whole or not at all
         with contextlib.suppress(OSError):
             os.write(pass_on, framed(message))
-        if isinstance(message, Stop):
-            _signal_group(tool, signal.SIGTERM)
 
 
 def _signal_group(group: int, sign: signal.Signals) -> None:
