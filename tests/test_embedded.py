@@ -6,6 +6,7 @@ Rows 004-3, 004-5, 004-6, 004-12, 004-22 and 004-25 of ACCEPTANCE.md through Pyt
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from app.core.errors import Rejected
 from app.core.events import Call, Usage
 from app.embedded import Continuation, Holdfast, Started
 from tests.actor.home import ScriptedModel, calls
+from tests.agent import apart
+from tests.processes import lives
 
 SETTINGS = {"HOLDFAST_SECRET": "the same in both houses", "HOLDFAST_DRAIN_SECONDS": "1"}
 DONE: list[str] = []
@@ -232,6 +235,24 @@ async def test_a_stuck_tool_does_not_keep_a_program(tmp_path: Path) -> None:
         assert "in_doubt" in model.requests[-1].messages[-1]["content"] and DONE == ["stuck"]
     finally:
         gate.set()
+
+
+async def test_an_isolated_tool_goes_with_the_house(tmp_path: Path) -> None:
+    """FAULTS 96: left as by a crash, and nothing of it is left behind, though the program goes on."""
+    who = tmp_path / "who"
+    model = ScriptedModel()
+    model.lines.append(calls("works", arguments=json.dumps({"file": str(who), "how": "ignores"})))
+    agent = Agent("a", tools=[apart.works])
+    async with asyncio.timeout(60):
+        async with house(tmp_path, model, agent) as at:
+            started = await at.start("Go")
+            while not who.exists():
+                await asyncio.sleep(0.01)
+        while any(lives(int(pid)) for pid in who.read_text().split()):
+            await asyncio.sleep(0.01)
+    async with house(tmp_path, model, agent) as at:
+        assert (await at.wait(started.run, 30)).status == "completed"
+    assert "in_doubt" in model.requests[-1].messages[-1]["content"]
 
 
 async def test_the_demo_needs_nothing(tmp_path: Path) -> None:

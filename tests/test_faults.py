@@ -29,7 +29,6 @@ RULES = {
 }
 NOT_BUILT = {
     "97": "there is no MCP client",
-    "96": "tools run inside the process: children that they start are theirs to end (README, your own tools)",
 }
 """Also not built, and without a number: accounts and with them session expiry, tickets, share links, HSTS; attachments;
 SSRF checks (no tool of ours fetches anything); PostgreSQL; MCP."""

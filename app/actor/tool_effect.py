@@ -28,6 +28,9 @@ from app.core.errors import Corrupt
 from app.core.events import Failure, Json
 from app.core.state import OpenCall
 
+KILL_SECONDS = 1.0
+"""How long a killed process may take to be gone; one that the system itself holds is given up."""
+
 Submit = Callable[[Any], asyncio.Future[Any]]
 
 
@@ -69,13 +72,15 @@ class ToolWork:
                 late = await self._wait(work, tool, stopping)
             except asyncio.CancelledError:
                 work.cancel()
+                if tool.place is not None:
+                    work.cancel()  # as after a crash: its process goes, too
                 raise
         if self.given_up:
             if late is not None:
                 await self._submit(ToolEnded(self.effect, _ms(began), error=late))
             late = None
             await asyncio.wait({work})
-        await self._submit(await self._truth(work, _ms(began), late))
+        await self._submit(await self._truth(work, _ms(began), late, harmless=tool.rerun == "safe"))
 
     async def _arguments(self, call: OpenCall) -> Json:
         """What the tool gets: always whole."""
@@ -112,6 +117,9 @@ class ToolWork:
         stopping.set()
         work.cancel()
         await asyncio.wait({work}, timeout=self._around.grace_seconds)
+        if tool.place is not None and not work.done():
+            work.cancel()  # the second time kills
+            await asyncio.wait({work}, timeout=KILL_SECONDS)
         self.given_up = not work.done()
         if not timed_out:
             return None
@@ -123,16 +131,21 @@ class ToolWork:
         )
         return Failure(kind="in_doubt", message=message)
 
-    async def _truth(self, work: asyncio.Task[str], ms: int, late: Failure | None) -> ToolEnded:
-        """What the tool has done; `late` is what a confirmed stop is called where a deadline asked for it."""
+    async def _truth(self, work: asyncio.Task[str], ms: int, late: Failure | None, *, harmless: bool) -> ToolEnded:
+        """What the tool has done; `late` is what a confirmed stop is called where a deadline asked for it.
+
+        Of a killed tool nobody knows what it has done. A `harmless` one may be repeated: for it, it has just stopped.
+        """
         confirmed = late or Failure(kind="cancelled", message="The tool was stopped.")
         if work.cancelled():
             return ToolEnded(self.effect, ms, error=confirmed)
         match work.exception():
             case None:
-                result, truncated = await self._cut(work.result())
+                result, truncated = await self._cut(self._safe(work.result()))
                 return ToolEnded(self.effect, ms, result=result, truncated=truncated)
             case Cancelled():
+                return ToolEnded(self.effect, ms, error=confirmed)
+            case ToolError(kind="in_doubt") if harmless:
                 return ToolEnded(self.effect, ms, error=confirmed)
             case ToolError() as error:
                 return ToolEnded(self.effect, ms, error=Failure(kind=error.kind, message=self._safe(error.message)))

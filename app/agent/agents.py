@@ -128,6 +128,8 @@ def _by_name(agent: str, tools: Iterable[Tool | SubAgent | Callable[..., Any]]) 
         tool = given if isinstance(given, Tool | SubAgent) else Tool(given)
         if tool.name in found:
             raise ConfigError(f"Agent {agent}: there are two tools named {tool.name}.")
+        if isinstance(tool, Tool) and tool.place is not None:
+            tool.place.check(tool, tool.function)
         found[tool.name] = tool
     return found
 

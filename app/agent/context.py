@@ -16,6 +16,9 @@ from app.core.commands import Draft
 from app.core.errors import HoldfastError
 from app.core.events import NoteKind
 
+MESSAGE_CHARS_MAX = 500
+"""Characters of what is told of an exception."""
+
 PROGRESS_CHARS_MAX = 500
 
 
@@ -32,7 +35,7 @@ class BadArguments(HoldfastError):
 
 
 class ToolError(HoldfastError):
-    """A call has no result. `kind`: `error`, `bad_arguments`, at the end of the process `in_doubt`.
+    """A call has no result. `kind`: `error`, `bad_arguments`, and `in_doubt` of one that was killed or given up.
 
     `message` has at most a few lines, without traceback, and is made for model and people.
     """

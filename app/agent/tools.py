@@ -17,7 +17,8 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, overload
 
-from app.agent.context import BadArguments, Cancelled, ConfigError, ToolContext, ToolError
+from app.agent.context import MESSAGE_CHARS_MAX, BadArguments, Cancelled, ConfigError, ToolContext, ToolError
+from app.agent.isolated import Place
 from app.agent.result import RESULT_CHARS_MAX, collect, collect_async, render
 from app.agent.signature import Signature, plain
 from app.agent.threads import tool_threads
@@ -27,23 +28,22 @@ from app.core.events import Json
 
 __all__ = ["RESULT_CHARS_MAX", "Cancelled", "ConfigError", "Tool", "ToolContext", "ToolError", "contained", "tool"]
 
-MESSAGE_CHARS_MAX = 500
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Approval = bool | Callable[..., object]
 
 
 @contextlib.contextmanager
-def contained(safe: Callable[[str], str] = clean) -> Iterator[None]:
+def contained(safe: Callable[[str], str] = clean, chars: int = MESSAGE_CHARS_MAX) -> Iterator[None]:
     """Turns whatever a stranger's code raises, SystemExit and KeyboardInterrupt included, into ToolError("error").
 
-    The message has the type and the first 500 characters of what is `safe` of it; the original is the `__cause__`.
+    The message has the type and the first `chars` of what is `safe` of it; the original is the `__cause__`.
     """
     try:
         yield
     except BaseException as error:  # the one place
         told = str(traceback.TracebackException(type(error), error, None))  # survives a __str__ that raises
-        message = f"{type(error).__name__}: {safe(told)[:MESSAGE_CHARS_MAX]}" if told else type(error).__name__
+        message = f"{type(error).__name__}: {safe(told)[:chars]}" if told else type(error).__name__
         raise ToolError("error", message) from error
 
 
@@ -60,6 +60,7 @@ class Tool:
         timeout: float | None = None,
         expires_in: float | None = None,
         interruptible: bool | None = None,
+        isolated: bool = False,
     ) -> None:
         self.function = function
         self.name = getattr(plain(function), "__name__", type(function).__name__) if name is None else name
@@ -78,6 +79,7 @@ class Tool:
         self.expires_in = expires_in
         self.interruptible = self.is_async if interruptible is None else interruptible
         self.agent = None  # a function, not a sub-agent
+        self.place = Place(function, self.name) if isolated else None
         self._approval = approval
         self._signature = Signature(function, self.name)
         functools.update_wrapper(self, function, updated=())
@@ -116,27 +118,33 @@ class Tool:
         """Calls the function and returns the text for the model, at most RESULT_CHARS_MAX characters.
 
         Raises ToolError: `bad_arguments` before anything was called, `error` with the type and the first 500 characters
-        of whatever the function raised, `in_doubt` only after `tool_threads.close()`. Raises CancelledError when the
+        of whatever the function raised, `in_doubt` when it was killed or given up. Raises CancelledError when the
         task was cancelled (or `context.cancelled` set) and the function confirmed it: an async one by letting the
         cancellation through, a sync one by raising `Cancelled`, or because it had not begun.
 
         A sync function runs in a thread of `tool_threads`. Cancelling the task sets `context.cancelled` and goes on
-        waiting: the task ends when the function does, and not before.
+        waiting: the task ends when the function does, and not before. An isolated one runs in a process of its own,
+        which the second cancellation kills; that is no confirmation.
         """
-        keywords = self._parse(arguments)
-        if self._signature.context_parameter is not None:
-            keywords[self._signature.context_parameter] = context
+        call = self.bound(arguments, context)
         try:
-            return await self._call(functools.partial(self.function, **keywords), context)
+            return await (self._call(call, context) if self.place is None else self.place.run(arguments, context))
         except ToolError as error:
             if isinstance(error.__cause__, asyncio.CancelledError | Cancelled) and _is_cancelled(context):
                 raise asyncio.CancelledError from error.__cause__
             raise
 
+    def bound(self, arguments: Json, context: ToolContext) -> Callable[[], Any]:
+        """The call that is to be made. Raises ToolError("bad_arguments")."""
+        keywords = self._parse(arguments)
+        if self._signature.context_parameter is not None:
+            keywords[self._signature.context_parameter] = context
+        return functools.partial(self.function, **keywords)
+
     async def _call(self, call: Callable[[], Any], context: ToolContext) -> str:
         value: Any = None
         if not self.is_async:
-            value = await _in_thread(lambda: self._text(call(), context), context)
+            value = await _in_thread(lambda: self.text(call(), context), context)
             if isinstance(value, str):
                 return value
         with contained(context.safe):
@@ -146,9 +154,9 @@ class Tool:
                 value = await value
             if isinstance(value, AsyncIterator):
                 value = await collect_async(value)
-            return str(self._text(value, context))
+            return str(self.text(value, context))
 
-    def _text(self, value: Any, context: ToolContext) -> Any:
+    def text(self, value: Any, context: ToolContext) -> Any:
         """The text of a result; the value itself where it has to be awaited first."""
         if inspect.isawaitable(value) or isinstance(value, AsyncIterator):
             return value
@@ -181,6 +189,7 @@ def tool(
     expires_in: float | None = ...,
     name: str | None = ...,
     interruptible: bool | None = ...,
+    isolated: bool = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Makes a tool from a typed function, bare or with options.
@@ -189,7 +198,8 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Tool 
     `rerun`: what becomes of a call that a crash cut off: "never" (the default: the model is told that it is in doubt),
     "safe" (run again with the same call id), "ask" (a person decides). `timeout`: seconds for the call, None for the
     setting. `expires_in`: seconds until an unanswered approval counts as denied, None for never. `interruptible`:
-    whether a hint may cut it short; by default async functions yes, sync ones no. Raises ConfigError.
+    whether a hint may cut it short; by default async functions yes, sync ones no. `isolated`: each call of this sync
+    function runs in a process of its own, which can be killed and takes its children with it. Raises ConfigError.
     """
     if function is not None:
         return Tool(function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -61,7 +62,7 @@ async def test_a_blocked_loop_says_what_blocks_it_and_drops_nobody(rude: Server,
 async def test_what_belongs_to_the_process_is_not_relied_on(rude: Server, story: Story) -> None:
     """FAULTS 94: a tool that changes directory, environment and umask changes nothing for the server, nor for its end.
 
-    Forks, signal handlers and what else runs inside the process are the tool's own: see the README.
+    Forks, signal handlers and what else runs inside the process are the tool's own, unless it is isolated (README).
     """
     tab = await rude.open()
     story.then(use(Use("disturb")), say("Done."))
