@@ -24,14 +24,15 @@ from app.actor.listing import Listing
 from app.actor.moving import Moving
 from app.actor.patience import until_stored
 from app.actor.surroundings import Surroundings
-from app.agent.agents import Agent, load
+from app.agent.agents import Agent, load, servers_of
 from app.agent.demo import demo_agent
+from app.agent.mcp_link import linked
 from app.agent.model import Model
 from app.agent.model_demo import DemoModel
 from app.agent.threads import tool_threads
 from app.core.catalogue import Rules
 from app.server import Server
-from app.settings import Settings
+from app.settings import SECRET_CHARS_MIN, SECRET_NAMES, Settings
 from app.store.archive import Archive
 from app.store.archive_sqlite import SqliteArchive
 from app.store.event_log import EventLog
@@ -126,6 +127,16 @@ def file_secret(path: Path) -> bytes:
         return secret
 
 
+def secrets_of(agents: Mapping[str, Agent]) -> tuple[str, ...]:
+    """What MCP servers are given to be let in with: it is as secret as our own, whatever they say with it."""
+    found: list[str] = []
+    for server in servers_of(agents.values()):
+        where = server.link.where
+        found += [value for name, value in where.env.items() if SECRET_NAMES.search(name)]
+        found += [word for value in where.headers.values() for word in value.split()]
+    return tuple(secret for secret in found if len(secret) >= SECRET_CHARS_MIN)
+
+
 def redactor(secrets: tuple[str, ...]) -> Callable[[str], str]:
     """Takes the secrets that this process knows out of a text."""
 
@@ -179,7 +190,7 @@ def house_of(settings: Settings, agents: Mapping[str, Agent], model: Model, log:
         model_idle_seconds=settings.model_idle_seconds,
         grace_seconds=settings.cancel_grace_seconds,
         frame_bytes_max=settings.frame_bytes_max,
-        redact=redactor((*settings.secrets, secret.decode())),
+        redact=redactor((*settings.secrets, secret.decode(), *secrets_of(agents))),
     )
     directory = Directory(around, listing)
     return House(
@@ -209,10 +220,11 @@ async def opened(settings: Settings, agents: Mapping[str, Agent], model: Model) 
             log = SqliteLog(database)
             await log.start()
             house = house_of(settings, agents, model, log, SqliteArchive(database))
-            await house.directory.start(older=database.stale)
-            if database.stale:
-                await until_stored(database.settle)
-            yield house
+            async with linked(server.link for server in servers_of(agents.values())):
+                await house.directory.start(older=database.stale)
+                if database.stale:
+                    await until_stored(database.settle)
+                yield house
         finally:
             await database.close()
     finally:
