@@ -134,6 +134,7 @@ async def _listen(there: Connected) -> None:
     while True:
         try:
             async with there.client.listen(tools_list_changed=True) as heard:
+                there.changed.set()  # what changed before we listened, nobody has told us
                 async for _ in heard:
                     there.changed.set()
         except (ListenNotSupportedError, MCPError):

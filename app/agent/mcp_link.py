@@ -33,7 +33,8 @@ LIST_AGAIN_SECONDS = 60.0
 """How often an idle server is asked for its list, though it says nothing: also whether it is still there."""
 
 LIST_PAUSE_SECONDS = 0.5
-"""A list that changes all the time is asked for no more often."""
+LIST_REST = 4.0
+"""A list that changes all the time is asked for no more often, and after a rest of so many times what it took."""
 
 BACK_OFF_SECONDS = (0.5, 30.0)
 STEADY_SECONDS = 30.0
@@ -83,7 +84,7 @@ class Link:
     async def call(self, told: Told, arguments: Json, context: ToolContext, *, repeatable: bool) -> str:
         """The result of a call. Raises ToolError and CancelledError as `McpTool.run`."""
         connected = self._connected
-        if connected is None:
+        if connected is None or connected.ended.is_set():
             raise ToolError("error", f"The server {self.where.name} is not available; nothing was called.")
         if told.digest not in {known.digest for known in self._listed}:
             raise ToolError(
@@ -135,36 +136,39 @@ class Link:
 
     async def _stay(self, tried: asyncio.Event) -> None:
         """Connects, lists, and lists again where there is reason to; returns when the server has ended."""
-        from app.agent.mcp_client import connected  # the library is not waited for where there is no server
+        from app.agent.mcp_client import connected
 
         async with connected(self.where, CONNECT_SECONDS) as there:
-            await self._list(there)
+            took = await self._list(there)
             self._connected = there
             tried.set()
             try:
                 while await there.waited(LIST_AGAIN_SECONDS):
                     if there.changed.is_set():
-                        await asyncio.sleep(LIST_PAUSE_SECONDS)
+                        await asyncio.sleep(LIST_PAUSE_SECONDS + LIST_REST * took)
                     elif self._calls:
                         continue  # it may have no time for us, and need not
                     there.changed.clear()
                     try:
-                        await self._list(there)
+                        took = await self._list(there)
                     except TimeoutError:
                         if not self._calls:
                             raise
             finally:
                 self._connected = None
 
-    async def _list(self, there: Connected) -> None:
+    async def _list(self, there: Connected) -> float:
+        """Lists the tools, and says how many seconds that took."""
         from app.agent.mcp_tools import fit
 
+        began = asyncio.get_running_loop().time()
         async with asyncio.timeout(LIST_SECONDS):
             declared = await there.list()
             listed, left_out = await asyncio.to_thread(fit, self.where.name, declared)
         if listed != self._listed:
             self._listed, self._offers = listed, {}
             self._tell_left_out(left_out, "too large, or nothing that a person could look through")
+        return asyncio.get_running_loop().time() - began
 
     def _tell_left_out(self, tools: Sequence[str], why: str) -> None:
         if tools:
@@ -178,6 +182,8 @@ class Link:
 async def linked(links: Iterable[Link]) -> AsyncIterator[None]:
     """All of these servers, connected as far as they are there; goes on after START_SECONDS in any case."""
     opened = list(links)
+    if opened:
+        import app.agent.mcp_client  # here, and not in anybody's time: it takes a while  # noqa: F401
     for link in opened:
         link.open()
     try:

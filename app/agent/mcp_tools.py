@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from app.agent.mcp_schema import is_schema
 from app.agent.result import cut
 from app.core.bounds import JSON_DEPTH_MAX
@@ -28,6 +30,9 @@ TOOLS_MAX = 128
 DESCRIPTION_CHARS_MAX = 2_000
 SCHEMA_BYTES_MAX = 16_384
 """Of one tool; a longer description is cut, a tool with a larger schema is left out."""
+
+READ_BYTES_MAX = 512_000
+"""Of all that a server declares; checking schemas is slow, about a second for so much."""
 
 NAME_CHARS_MAX = 64
 REMOTE_NAME_CHARS_MAX = 256
@@ -63,8 +68,10 @@ def fit(server: str, declared: Iterable[Declared]) -> tuple[list[Told], list[str
     """The tools of a server as models may be told of them, and the names of those that had to be left out."""
     found: dict[str, Told] = {}
     left_out: list[str] = []
+    read = 0
     for tool in declared:
-        one = _fit(server, tool)
+        one = _fit(server, tool) if read < READ_BYTES_MAX else None
+        read += len(canonical(one.schema)) if one is not None else 0
         if one is None or one.name in found:
             left_out.append(visible(tool.name)[:NAME_CHARS_MAX])
         else:
@@ -107,12 +114,9 @@ def _fit(server: str, tool: Declared) -> Told | None:
         return None
     if deeper(tool.schema, JSON_DEPTH_MAX) or (parameters := _seen(tool.schema)) is None:
         return None
-    try:
-        size = len(canonical(parameters))
-    except (TypeError, ValueError, OverflowError):
-        return None
-    if size > SCHEMA_BYTES_MAX or not is_schema(parameters):
-        return None
+    text = canonical(parameters)
+    if len(text) > SCHEMA_BYTES_MAX or msgspec.json.decode(text) != parameters or not is_schema(parameters):
+        return None  # what the log could not give back as it is would be another request
     description = _shortened(visible(tool.description).strip())
     function = {"name": shown_name(server, tool.name), "description": description, "parameters": parameters}
     return told(Origin(server=server, tool=tool.name), {"type": "function", "function": function})
