@@ -112,13 +112,14 @@ class Rude:
 
 
 async def main(how: str, home: Path) -> None:
+    os.dup2(os.open(home / "stderr", os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)  # its dying words are its own
     rude = Rude(home)
     server: Server[Any] = Server(
         "rude", on_list_tools=rude.list, on_call_tool=rude.call, on_subscriptions_listen=ListenHandler(rude.bus)
     )
     rude.write("starts", str(os.getpid()))
-    if (home / "gates" / "deaf").exists():
-        await asyncio.Event().wait()
+    if (home / "gates" / "broken").exists():
+        sys.exit(3)
     watching = asyncio.create_task(rude.watch())
     if how.isdigit():
         app = server.streamable_http_app()
