@@ -34,6 +34,9 @@ LISTEN_AGAIN_SECONDS = 5.0
 HTTP_SECONDS = 30.0
 """To connect and to send; an answer has the time that the call has."""
 
+ANSWER_BYTES_MAX = 16_777_216
+"""Of an answer that comes as an event; of one in another form the library bounds nothing."""
+
 UNREACHABLE = -32_097
 """Our own code for a request that no server has seen."""
 
@@ -153,11 +156,10 @@ async def _transport(where: Where, ended: asyncio.Event) -> AsyncIterator[Any]:
             process = StdioServerParameters(command=command, args=arguments, env=where.env, cwd=where.cwd)
             reading, writing = await stack.enter_async_context(stdio_client(process))
         else:
-            http = httpx2.AsyncClient(
-                headers=where.headers, timeout=httpx2.Timeout(HTTP_SECONDS, read=None), transport=_Reaching()
-            )
-            await stack.enter_async_context(http)
-            reading, writing = await stack.enter_async_context(streamable_http_client(where.url, http_client=http))
+            timeout = httpx2.Timeout(HTTP_SECONDS, read=None)
+            http = await stack.enter_async_context(_Reaching(headers=where.headers, timeout=timeout))
+            streams = streamable_http_client(where.url, http_client=http, max_sse_event_size=ANSWER_BYTES_MAX)
+            reading, writing = await stack.enter_async_context(streams)
         yield _Noticed(reading, ended), writing
 
 
@@ -192,12 +194,12 @@ class _Noticed:
         return getattr(self._stream, name)
 
 
-class _Reaching(httpx2.AsyncHTTPTransport):
+class _Reaching(httpx2.AsyncClient):
     """Answers for a server that cannot be reached: of such a request it is known that nobody has seen it."""
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         try:
-            return await super().handle_async_request(request)
+            return await super().send(request, **options)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
             error = {"code": UNREACHABLE, "message": "the server cannot be reached"}
             return httpx2.Response(503, json={"jsonrpc": "2.0", "id": None, "error": error}, request=request)
