@@ -1,7 +1,7 @@
 """One connection to an MCP server, through the library `mcp`: how it is made, asked and left.
 
-The only file that knows the library. Nothing is tried again in here: who keeps a connection (mcp_link.py) makes a new
-one. What the library logs is strangers' text with our tracebacks around it, and is left out.
+The only file beside mcp_process.py that knows the library. Nothing is tried again in here: who keeps a connection
+(mcp_link.py) makes a new one. What the library logs is strangers' text with our tracebacks around it, and is left out.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx2
-from mcp import Client, MCPError, StdioServerParameters, stdio_client, types
+from mcp import Client, MCPError, types
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 
 from app.agent.context import ToolContext, ToolError
 from app.agent.mcp_link import Where
+from app.agent.mcp_process import process
 from app.agent.mcp_tools import Block, Declared, error_text, result_text
 from app.agent.tools import contained
 from app.core.events import Json
@@ -152,9 +153,7 @@ async def _transport(where: Where, ended: asyncio.Event) -> AsyncIterator[Any]:
     """The streams of the library's transport; `ended` is set when nothing more can come."""
     async with AsyncExitStack() as stack:
         if where.url is None:
-            command, *arguments = where.command
-            process = StdioServerParameters(command=command, args=arguments, env=where.env, cwd=where.cwd)
-            reading, writing = await stack.enter_async_context(stdio_client(process))
+            reading, writing = await stack.enter_async_context(process(where))
         else:
             timeout = httpx2.Timeout(HTTP_SECONDS, read=None)
             http = await stack.enter_async_context(_Reaching(headers=where.headers, timeout=timeout))

@@ -93,6 +93,10 @@ class Rude:
                 for number in range(300):
                     await ctx.session.report_progress(number, 300, f"part {number}")
                 content = [types.TextContent(type="text", text="y" * 300_000)]
+            case "drown":
+                content = [types.TextContent(type="text", text="z" * 17_000_000)]
+            case "garble":
+                os.write(1, b"Hello, I am no JSON.\n{}\n[1, 2\n")
             case "picture":
                 content += [types.ImageContent(type="image", data="AAAA" * 100, mime_type="image/png")]
             case "twist":

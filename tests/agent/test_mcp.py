@@ -9,7 +9,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(60)
 ERAS = ("old", "new", "http")
 
 
-async def eventually(condition: Callable[[], Any], what: str, within: float = 20.0) -> Any:
+async def eventually(condition: Callable[[], Any], what: str, within: float = 30.0) -> Any:
     deadline = time.monotonic() + within
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {within} s: {what}"
@@ -72,18 +72,19 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def opened(home: Home, how: str, **options: Any) -> AsyncIterator[McpServer]:
-    """The rude server, connected in one of three ways."""
-    if how != "http":
-        server = server_of(home, how, **options)
-        async with linked([server.link]):
-            yield server
-        return
-    port = free_port()
-    async with over_http(home, port):
-        server = McpServer("files", url=f"http://127.0.0.1:{port}/mcp", **options)
-        async with linked([server.link]):
-            yield server
+async def opened(home: Home, how: str, *, silent: bool = False, **options: Any) -> AsyncIterator[McpServer]:
+    """The rude server, connected in one of three ways, its tools listed unless it is silent."""
+    async with AsyncExitStack() as stack:
+        if how == "http":
+            port = free_port()
+            await stack.enter_async_context(over_http(home, port))
+            server = McpServer("files", url=f"http://127.0.0.1:{port}/mcp", **options)
+        else:
+            server = server_of(home, how, **options)
+        await stack.enter_async_context(linked([server.link]))
+        if not silent:
+            await eventually(lambda: server.offers() and server.link._connected, "its tools")
+        yield server
 
 
 def names(server: McpServer) -> list[str]:
@@ -210,6 +211,17 @@ async def test_results_and_errors(home: Home, how: str) -> None:
         assert text == "part 0" and fraction == 0
 
 
+async def test_a_message_without_end_ends_the_connection(home: Home) -> None:
+    """FAULTS 97: beyond 16 MiB nothing is read; what is no message at all is passed over."""
+    home.offer(tool("drown"), tool("garble", **LINE))
+    async with opened(home, "new") as server:
+        assert await made(server, "files_garble").run({"line": "a"}, Watched().context) == "a is done"
+        error = await failed(made(server, "files_drown"))
+        assert error.kind == "in_doubt" and "went during this call" in error.message
+        await eventually(lambda: len(home.pids) == 2 and server.link._connected, "it is there again")
+        assert await made(server, "files_garble").run({"line": "b"}, Watched().context) == "b is done"
+
+
 @pytest.mark.parametrize("how", ERAS)
 async def test_a_call_that_is_stopped_is_told_to_the_server(home: Home, how: str) -> None:
     """FAULTS 97: a hang. The server is told; that it has stopped, it cannot say: in doubt, unless the call is safe."""
@@ -308,7 +320,7 @@ async def test_a_server_that_never_answers_is_not_waited_for(home: Home, monkeyp
     """FAULTS 97: a hang before the first word costs START_SECONDS; its tools are there once it speaks."""
     monkeypatch.setattr("app.agent.mcp_link.START_SECONDS", 0.5)
     home.let("silent")
-    async with opened(home, "new") as server:
+    async with opened(home, "new", silent=True) as server:
         assert not server.offers()
         home.close("silent")
         await eventually(server.offers, "its tools")
