@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import random
+import re
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -44,6 +45,9 @@ from app.web.context import House
 from app.wire.frames import Limits
 
 logger = logging.getLogger(__name__)
+
+LETS_IN = re.compile(r"authorization|cookie", re.IGNORECASE)
+"""Headers that hold secrets, though they are not named like one."""
 
 LOCK_MARGIN_SECONDS = 5
 """How much longer than a drain a new process waits for the data directory."""
@@ -132,8 +136,9 @@ def secrets_of(agents: Mapping[str, Agent]) -> tuple[str, ...]:
     found: list[str] = []
     for server in servers_of(agents.values()):
         where = server.link.where
-        found += [value for name, value in where.env.items() if SECRET_NAMES.search(name)]
-        found += [word for value in where.headers.values() for word in value.split()]
+        given = {**where.env, **{name.replace("-", "_"): value for name, value in where.headers.items()}}
+        secret = {name: value for name, value in given.items() if SECRET_NAMES.search(name) or LETS_IN.search(name)}
+        found += [word for value in secret.values() for word in value.split()]
     return tuple(secret for secret in found if len(secret) >= SECRET_CHARS_MIN)
 
 

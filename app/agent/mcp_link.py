@@ -119,18 +119,22 @@ class Link:
             await asyncio.wait({task}, timeout=CLOSE_SECONDS)
 
     async def _keep(self, tried: asyncio.Event) -> None:
-        loop, pause = asyncio.get_running_loop(), BACK_OFF_SECONDS[0]
+        loop, pause, said = asyncio.get_running_loop(), BACK_OFF_SECONDS[0], ""
         while True:
-            began = loop.time()
+            began, reason = loop.time(), "it has ended"
             try:
                 with contained():
                     await self._stay(tried)
             except ToolError as error:
-                if self._users == 0:
-                    return
-                logger.warning("the MCP server %s is not available: %s", self.where.name, _reason(error))
+                reason = _reason(error)
+            if self._users == 0:
+                return
             tried.set()
-            pause = BACK_OFF_SECONDS[0] if loop.time() - began > STEADY_SECONDS else pause
+            if loop.time() - began > STEADY_SECONDS:
+                pause, said = BACK_OFF_SECONDS[0], ""
+            if reason != said:  # said once, however often it is tried again
+                logger.warning("the MCP server %s is not available: %s", self.where.name, reason)
+            said = reason
             await asyncio.sleep(pause)
             pause = min(pause * 2, BACK_OFF_SECONDS[1])
 
@@ -172,7 +176,7 @@ class Link:
 
     def _tell_left_out(self, tools: Sequence[str], why: str) -> None:
         if tools:
-            shown = ", ".join(tools[:10]) + (", …" if len(tools) > 10 else "")
+            shown = ", ".join(repr(tool) for tool in tools[:10]) + (", …" if len(tools) > 10 else "")
             logger.warning(
                 "%d tools of the MCP server %s are left out (%s): %s", len(tools), self.where.name, why, shown
             )
@@ -201,4 +205,4 @@ def _reason(error: ToolError) -> str:
     cause = error.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
-    return f"{type(cause).__name__}: {cause}"[:300] if cause is not None else error.message
+    return repr(f"{type(cause).__name__}: {cause}"[:300])[1:-1] if cause is not None else error.message

@@ -20,6 +20,7 @@ from app.agent import Agent, McpServer
 from app.agent.context import ConfigError, ToolError
 from app.agent.mcp import McpTool
 from app.agent.mcp_link import linked
+from app.main import secrets_of
 from tests.agent.calls import Watched
 from tests.agent.mcp_home import LINE, ROOT, Home, tool
 
@@ -138,6 +139,14 @@ def test_a_wrong_declaration_says_what_is_wrong() -> None:
 def test_secrets_of_a_declaration_are_not_shown() -> None:
     server = McpServer("a", url="http://x", headers={"Authorization": "Bearer canary"}, env={"A_TOKEN": "canary"})
     assert "canary" not in repr(server) + repr(server.link.where)
+
+
+def test_what_lets_us_in_is_a_secret() -> None:
+    """FAULTS 93: headers and variables by their names, sub-agents' servers too; what is none stays readable."""
+    headers = {"Authorization": "Bearer abcdefghij", "Accept": "application/json", "X-Api-Key": "k" * 10}
+    inner = Agent("b", tools=[McpServer("y", command=["z"], env={"HOME_OF": "/home/user/x", "GH_TOKEN": "t" * 10})])
+    outer = Agent("a", tools=[McpServer("x", url="http://x", headers=headers), inner.as_tool("Does.")])
+    assert set(secrets_of({"a": outer})) == {"abcdefghij", "k" * 10, "t" * 10}
 
 
 def test_who_is_asked() -> None:
