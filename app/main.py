@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import random
+import re
 import secrets
 import socket
 import threading
@@ -25,15 +26,16 @@ from app.actor.listing import Listing
 from app.actor.moving import Moving
 from app.actor.patience import until_stored
 from app.actor.surroundings import Surroundings
-from app.agent.agents import Agent, load
+from app.agent.agents import Agent, load, servers_of
 from app.agent.demo import demo_agent
+from app.agent.mcp_link import linked
 from app.agent.model import Model
 from app.agent.model_demo import DemoModel
 from app.agent.threads import tool_threads
 from app.core.catalogue import Rules
 from app.core.redaction import is_open_key, redactor
 from app.server import Server
-from app.settings import Settings
+from app.settings import SECRET_CHARS_MIN, SECRET_NAMES, Settings
 from app.store.archive import Archive
 from app.store.archive_sqlite import SqliteArchive
 from app.store.event_log import EventLog
@@ -45,6 +47,9 @@ from app.web.context import House
 from app.wire.frames import Limits
 
 logger = logging.getLogger(__name__)
+
+LETS_IN = re.compile(r"authorization|cookie", re.IGNORECASE)
+"""Headers that hold secrets, though they are not named like one."""
 
 LOCK_MARGIN_SECONDS = 5
 """How much longer than a drain a new process waits for the data directory."""
@@ -137,6 +142,17 @@ def file_secret(path: Path) -> bytes:
         return secret
 
 
+def secrets_of(agents: Mapping[str, Agent]) -> tuple[str, ...]:
+    """What MCP servers are given to be let in with: it is as secret as our own, whatever they say with it."""
+    found: list[str] = []
+    for server in servers_of(agents.values()):
+        where = server.link.where
+        given = {**where.env, **{name.replace("-", "_"): value for name, value in where.headers.items()}}
+        secret = {name: value for name, value in given.items() if SECRET_NAMES.search(name) or LETS_IN.search(name)}
+        found += [word for value in secret.values() for word in value.split()]
+    return tuple(secret for secret in found if len(secret) >= SECRET_CHARS_MIN)
+
+
 class Redacting:
     """A standard stream that takes secrets out of what is written to it (FAULTS.md 93).
 
@@ -204,7 +220,7 @@ def house_of(settings: Settings, agents: Mapping[str, Agent], model: Model, log:
         model_idle_seconds=settings.model_idle_seconds,
         grace_seconds=settings.cancel_grace_seconds,
         frame_bytes_max=settings.frame_bytes_max,
-        redact=redactor((*settings.secrets, secret.decode())),
+        redact=redactor((*settings.secrets, secret.decode(), *secrets_of(agents))),
     )
     directory = Directory(around, listing)
     return House(
@@ -235,10 +251,11 @@ async def opened(settings: Settings, agents: Mapping[str, Agent], model: Model) 
             house = house_of(settings, agents, model, log, SqliteArchive(database))
             house.figures["store_failures"] = lambda: database.writer.failures
             house.figures["wal_bytes"] = lambda: database.writer.wal_bytes
-            await house.directory.start(older=database.stale)
-            if database.stale:
-                await until_stored(database.settle)
-            yield house
+            async with linked(server.link for server in servers_of(agents.values())):
+                await house.directory.start(older=database.stale)
+                if database.stale:
+                    await until_stored(database.settle)
+                yield house
         finally:
             await database.close()
     finally:

@@ -118,6 +118,7 @@ export function approvalDecided(state, event) {
   if (edited) card.arguments = edited;
   if (decision === 'approved') card.phase = 'approved';
   if (always) state.always.add(card.tool);
+  else if (decision === 'approved' && card.request?.changed) state.always.delete(card.tool); // it was for another definition
 }
 
 export function doubtSettled(state, event) {

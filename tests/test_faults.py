@@ -27,11 +27,9 @@ RULES = {
     "security-paths": "ids are never paths",
     "security-secrets": "canaries are found nowhere",
 }
-NOT_BUILT = {
-    "97": "there is no MCP client",
-}
+NOT_BUILT: dict[str, str] = {}
 """Also not built, and without a number: accounts and with them session expiry, tickets, share links, HSTS; attachments;
-SSRF checks (no tool of ours fetches anything); PostgreSQL; MCP."""
+SSRF checks (no tool of ours fetches anything; an MCP server's address is its developer's); PostgreSQL."""
 
 _case = r"(?:[1-9][0-9]{0,2}\b(?!-)|security-[a-z]+)"
 _named = re.compile(rf"FAULTS ({_case}(?:, {_case})*)")

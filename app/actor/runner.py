@@ -19,6 +19,7 @@ from app.actor.patience import until_stored
 from app.actor.reading import reader
 from app.actor.surroundings import Surroundings
 from app.actor.tool_effect import ToolWork
+from app.agent.mcp import McpTool
 from app.agent.model import Request
 from app.agent.tools import Tool
 from app.core.commands import Admitted, AttemptFailed, Command, Flushed, SummaryFailed, ToolEnded
@@ -169,7 +170,7 @@ class Runner:
         if tool is READ_RESULT:
             tool = reader(self._conversation, effect, level, self._around.log, rules)
         work = self._works[effect] = ToolWork(effect, self._conversation, self._submit, self._around)
-        return partial(work.run, tool if isinstance(tool, Tool) else None, call, self._places)
+        return partial(work.run, tool if isinstance(tool, Tool | McpTool) else None, call, self._places)
 
     async def _archive_flush(self, effect: ArchiveFlush, due: Due) -> None:
         flush = await until_stored(lambda: collect(self._around.log, self._conversation, due))

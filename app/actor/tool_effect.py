@@ -18,6 +18,7 @@ from app.actor.patience import until_stored
 from app.actor.surroundings import Surroundings
 from app.actor.tool_notes import ToolNotes
 from app.agent.context import Cancelled, ToolContext, ToolError
+from app.agent.mcp import McpTool
 from app.agent.tools import Tool
 from app.core.bounds import RESULT_CHARS_MAX
 from app.core.calls import parse_arguments, shown_arguments
@@ -55,7 +56,7 @@ class ToolWork:
         """Asks the tool to stop; it has the grace time to confirm that it did."""
         self._stop.set()
 
-    async def run(self, tool: Tool | None, call: OpenCall, places: asyncio.Semaphore) -> None:
+    async def run(self, tool: Tool | McpTool | None, call: OpenCall, places: asyncio.Semaphore) -> None:
         """The whole effect; ends when the tool has ended, whoever still waits for it."""
         if tool is None:
             failure = Failure(kind="unknown_tool", message=f"The tool {call.tool} is not here any more.")
@@ -103,7 +104,7 @@ class ToolWork:
             raise
         starting.result()
 
-    async def _wait(self, work: asyncio.Task[str], tool: Tool, stopping: threading.Event) -> Failure | None:
+    async def _wait(self, work: asyncio.Task[str], tool: Tool | McpTool, stopping: threading.Event) -> Failure | None:
         """Until the work has ended or is given up. The failure of a missed deadline, if that is what ended it."""
         deadline = tool.timeout if tool.timeout is not None else self._around.tool_seconds
         stopped = asyncio.create_task(self._stop.wait())

@@ -2,6 +2,7 @@
 
 from app.agent.agents import Agent
 from app.agent.context import Cancelled, NoteRefused, ToolContext
+from app.agent.mcp import McpServer
 from app.agent.notes import checkpoint, save_note
 from app.agent.tools import Tool, tool
 from app.core.continuation_value import Continuation
@@ -10,6 +11,7 @@ __all__ = [
     "Agent",
     "Cancelled",
     "Continuation",
+    "McpServer",
     "NoteRefused",
     "Tool",
     "ToolContext",

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
+from app.agent.mcp import OFFER_BYTES_MAX, McpServer
 from app.agent.tools import NAME, ConfigError, Tool, ToolError, contained
 from app.core.bounds import DESCRIPTION_BYTES_MAX
 from app.core.catalogue import Rerun
@@ -26,7 +27,8 @@ __all__ = ["Agent", "ConfigError", "load"]
 class Agent:
     """Instructions and tools under a name. Satisfies `core.catalogue.AgentSpec`.
 
-    `tools` may be tools or plain typed functions, which become tools with the default options. `model` names a model
+    `tools` may be tools, plain typed functions, which become tools with the default options, and MCP servers, whose
+    tools come and go (`servers`). `model` names a model
     other than the setting's. `end_on_denial`: a denied approval ends the run instead of being told to the model. Raises
     ConfigError.
     """
@@ -35,7 +37,7 @@ class Agent:
         self,
         name: str,
         instructions: str = "",
-        tools: Iterable[Tool | SubAgent | Callable[..., Any]] = (),
+        tools: Iterable[Tool | SubAgent | McpServer | Callable[..., Any]] = (),
         model: str | None = None,
         end_on_denial: bool = False,
     ) -> None:
@@ -45,7 +47,11 @@ class Agent:
         self.instructions = instructions
         self.model = model
         self.end_on_denial = end_on_denial
-        self.tools: Mapping[str, Tool | SubAgent] = MappingProxyType(_by_name(name, tools))
+        given = list(tools)
+        self.servers = MappingProxyType(_servers(name, [one for one in given if isinstance(one, McpServer)]))
+        own = _by_name(name, [one for one in given if not isinstance(one, McpServer)])
+        self.tools: Mapping[str, Tool | SubAgent] = MappingProxyType(own)
+        self._check_names()
         self._check_description()
 
     def as_tool(self, description: str, approval: bool = False) -> SubAgent:
@@ -57,15 +63,24 @@ class Agent:
     def __repr__(self) -> str:
         return f"<agent {self.name}>"
 
+    def _check_names(self) -> None:
+        """What a server will call its tools one day is its own."""
+        for tool in self.tools:
+            if (server := tool.partition("_")[0]) in self.servers and "_" in tool:
+                raise ConfigError(f"Agent {self.name}: {tool} is named like a tool of its server {server}.")
+
     def _check_description(self) -> None:
         """Its description goes into an event, word for word: it has to be JSON, and to fit."""
         try:
             size = len(canonical([self.instructions, *(tool.schema for tool in self.tools.values())]))
         except (TypeError, ValueError, OverflowError):
             raise ConfigError(f"Agent {self.name}: its instructions and tools cannot be written as JSON.") from None
+        size += len(self.servers) * OFFER_BYTES_MAX
         if size > DESCRIPTION_BYTES_MAX:
+            servers = f" ({OFFER_BYTES_MAX:,} for each MCP server)" if self.servers else ""
             raise ConfigError(
-                f"Agent {self.name}: its instructions and tools take {size:,} bytes; {DESCRIPTION_BYTES_MAX:,} is most."
+                f"Agent {self.name}: its instructions and tools take {size:,} bytes{servers}; "
+                f"{DESCRIPTION_BYTES_MAX:,} is most."
             )
 
 
@@ -132,6 +147,28 @@ def _by_name(agent: str, tools: Iterable[Tool | SubAgent | Callable[..., Any]]) 
             tool.place.check(tool, tool.function)
         found[tool.name] = tool
     return found
+
+
+def _servers(agent: str, servers: Iterable[McpServer]) -> dict[str, McpServer]:
+    found: dict[str, McpServer] = {}
+    for server in servers:
+        if server.name in found:
+            raise ConfigError(f"Agent {agent}: there are two MCP servers named {server.name}.")
+        found[server.name] = server
+    return found
+
+
+def servers_of(agents: Iterable[Agent]) -> list[McpServer]:
+    """Every server that these agents, and those inside them, have; once for each declaration."""
+    found: dict[int, McpServer] = {}
+    known, to_see = set[int](), list(agents)
+    while to_see:
+        agent = to_see.pop()
+        if id(agent) not in known:
+            known.add(id(agent))
+            found.update((id(server.link), server) for server in agent.servers.values())
+            to_see += [tool.agent for tool in agent.tools.values() if tool.agent is not None]
+    return list(found.values())
 
 
 def _load_entry(entry: str, where: str) -> list[Agent]:

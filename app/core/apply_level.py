@@ -8,6 +8,7 @@ from app.core.codec import hashed
 from app.core.context import index
 from app.core.events import Event, Path, Usage
 from app.core.run_record import DeniedCall, LevelRecord
+from app.core.servers import go_by, pin, told_of
 from app.core.state import Decided, Level, OpenCall, Run, State, Words
 from app.core.usage import added, tokens
 
@@ -73,6 +74,9 @@ def _step_started(state: State, run: Run, level: Level, event: e.StepStarted) ->
     level.too_long = level.too_long if event.attempt > 1 else 0
     if event.described is not None:
         state.described[level.place] = hashed(event.described)
+        state.told[level.place] = told_of(event.described)
+    if level.told is None:
+        pin(state, level)
     if not event.path:
         run.interrupt_seq = None
     record = state.runs[run.run]
@@ -184,6 +188,8 @@ def _approval(state: State, run: Run, level: Level, event: e.ApprovalRequested |
         level.history.append(event)  # the model is told
     if event.decision in ("denied", "expired"):
         run.denied = DeniedCall(event.path, call.call, call.tool, call.asked)
+    if event.decision == "approved":
+        go_by(state, level, call.tool)
     if event.always:
         state.always.add((*level.via, call.tool))
     decided = Decided(event.decision, event.by, event.at, event.arguments)

@@ -6,13 +6,13 @@ functions of the arguments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from app.core.events import Json
 from app.core.reading import READ_RESULT
-from app.core.state import Level
+from app.core.state import Level, Told
 
 Rerun = Literal["never", "safe", "ask"]
 
@@ -46,8 +46,18 @@ class ToolSpec(Protocol):
         """Whether a person has to approve this call; a predicate that raises means yes."""
 
 
+class ServerSpec(Protocol):
+    """A server of tools that are not known before it has told of them, and may be others a moment later."""
+
+    def offers(self) -> Sequence[Told]:
+        """What it offers now, or offered last; cheap, and the same until the loop goes on."""
+
+    def tool(self, told: Told) -> ToolSpec | None:
+        """The tool that a model was told of, also while the server is away; None where the agent does not want it."""
+
+
 class AgentSpec(Protocol):
-    """One agent as it is declared. `model` None = the setting."""
+    """One agent as it is declared. `model` None = the setting. `tools` are its own, `servers` have more."""
 
     @property
     def name(self) -> str: ...
@@ -59,6 +69,8 @@ class AgentSpec(Protocol):
     def end_on_denial(self) -> bool: ...
     @property
     def tools(self) -> Mapping[str, ToolSpec]: ...
+    @property
+    def servers(self) -> Mapping[str, ServerSpec]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +120,32 @@ class Rules:
         return found
 
     def tool(self, level: Level, name: str) -> ToolSpec | None:
-        """A tool of a level's agent; and what reads references back, where there are any."""
+        """A tool of a level's agent, or of its servers; and what reads references back, where there are any."""
         found = self.agent(level)
         tool = found.tools.get(name) if found else None
+        if tool is None and found is not None and found.servers:
+            tool = dict(self._served(found, [told for told in self.told(level) if told.name == name])).get(name)
         if tool is None and level.context.refers and name == READ_RESULT.name:
             return READ_RESULT
         return tool
+
+    def tools(self, level: Level) -> Mapping[str, ToolSpec]:
+        """What a level's model may call, in the order in which it is told: the agent's own, then its servers'."""
+        found = self.agent(level)
+        if found is None:
+            return {}
+        return {**found.tools, **dict(self._served(found, self.told(level)))} if found.servers else found.tools
+
+    def told(self, level: Level) -> Iterable[Told]:
+        """Servers' tools: what the level's first step was told; before it, what they offer now."""
+        if level.told is not None:
+            return level.told.values()
+        found = self.agent(level)
+        return [told for server in found.servers.values() for told in server.offers()] if found is not None else []
+
+    def _served(self, agent: AgentSpec, tools: Iterable[Told]) -> Iterable[tuple[str, ToolSpec]]:
+        for told in tools:
+            server = agent.servers.get(told.origin.server)
+            tool = server.tool(told) if server is not None else None
+            if tool is not None:
+                yield told.name, tool

@@ -64,13 +64,24 @@ class Usage(msgspec.Struct, kw_only=True, omit_defaults=True):
     unpriced: bool = False
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """Where a tool comes from that is no function of ours: a server, and what the tool is called there."""
+
+    server: str
+    tool: str
+
+
 class Description(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """An agent as its model calls depend on it. `tools`: the schemas of its own tools, in its order."""
+    """An agent as its model calls depend on it. `tools`: the schemas of its tools, in its order.
+
+    `origins`: by name, those of them that are a server's. What a level was told of them holds for its whole run.
+    """
 
     agent: str
     instructions: str
     tools: list[Json]
     model: str | None = None
+    origins: dict[str, Origin] = {}
 
 
 # --- the conversation and its owner
@@ -327,6 +338,8 @@ class ToolSettled(Event, tag="tool.settled"):
 
 
 class ApprovalRequested(Event, tag="approval.requested"):
+    """`changed`: a server's tool has another definition than the one that this conversation went by."""
+
     call: str
     tool: str
     arguments: Json
@@ -334,6 +347,7 @@ class ApprovalRequested(Event, tag="approval.requested"):
     truncated: bool = False
     summary: str | None = None
     expires_at: int | None = None
+    changed: bool = False
 
 
 class ApprovalDecided(Event, tag="approval.decided"):

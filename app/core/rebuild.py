@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.core.apply import apply
-from app.core.catalogue import AgentSpec, Rerun, Rules, ToolSpec
+from app.core.catalogue import AgentSpec, Rerun, Rules, ServerSpec, ToolSpec
 from app.core.codec import decode
 from app.core.errors import Corrupt
 from app.core.events import CompactionStarted, Description, Json, StepStarted
@@ -91,6 +91,7 @@ class RecordedAgent:
     instructions: str
     model: str | None
     tools: Mapping[str, ToolSpec]
+    servers: Mapping[str, ServerSpec] = field(default_factory=dict)
     end_on_denial: bool = False
 
 

@@ -24,6 +24,7 @@ from app.core.errors import Rejected
 from app.core.events import Call, Failure, Path, Usage
 from app.core.ledger import Ledger
 from app.core.notes import save_tool_note
+from app.core.servers import has_changed, server_of
 from app.core.state import Level, OpenCall, Run
 from app.core.usage import estimated, priced
 
@@ -140,7 +141,9 @@ def _ask(ledger: Ledger, run: Run, path: Path, level: Level, call: Call, rules: 
         ledger.emit(e.ToolFailed(run=run.run, path=path, call=call.call, error=failure))
         return
     assert spec is not None
-    if (*level.via, call.tool) in ledger.state.always or not spec.needs_approval(arguments):
+    changed = has_changed(ledger.state, level, call.tool)
+    allowed = (*level.via, call.tool) in ledger.state.always or not spec.needs_approval(arguments)
+    if allowed and not changed:
         return
     expires = None if spec.expires_in is None else ledger.stamp.at + int(spec.expires_in * 1000)
     ledger.emit(
@@ -152,9 +155,20 @@ def _ask(ledger: Ledger, run: Run, path: Path, level: Level, call: Call, rules: 
             arguments=shown_arguments(level.batch[call.call]),
             digest=digest(call.tool, arguments),
             truncated=level.batch[call.call].kept is not None,
+            summary=_summary(level, call.tool, changed=changed),
             expires_at=expires,
+            changed=changed,
         )
     )
+
+
+def _summary(level: Level, tool: str, *, changed: bool) -> str | None:
+    """What the card says of a server's tool, in our own words alone."""
+    server = server_of(level, tool)
+    if server is None:
+        return None
+    told = f"This tool comes from the server “{server}”."
+    return f"{told} Its definition is not the one that this conversation knew." if changed else told
 
 
 def attempt_failed(ledger: Ledger, command: c.AttemptFailed, rules: Rules) -> None:

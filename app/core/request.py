@@ -60,5 +60,11 @@ def describe(level: Level, rules: Rules) -> Description:
     agent = rules.agent(level)
     if agent is None:
         return Description(agent=level.place[-1], instructions="", tools=[])
-    schemas = [tool.schema for tool in agent.tools.values()]
-    return Description(agent=agent.name, instructions=agent.instructions, tools=schemas, model=agent.model)
+    tools = rules.tools(level)
+    return Description(
+        agent=agent.name,
+        instructions=agent.instructions,
+        tools=[tool.schema for tool in tools.values()],
+        model=agent.model,
+        origins={told.name: told.origin for told in rules.told(level) if told.name in tools},
+    )

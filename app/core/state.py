@@ -6,6 +6,7 @@ is changed in place and has one owner: a copy per streamed piece would cost more
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -102,14 +103,28 @@ class Context:
     forgotten: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A server's tool as a model is told of it: strangers' words, cleaned and bounded. `name`: the one in `schema`.
+
+    `digest` is that of all the rest: what an approval, or a call, is about.
+    """
+
+    name: str
+    origin: e.Origin
+    schema: Json
+    digest: str
+
+
 @dataclass(slots=True)
 class Level:
     """The run of one agent inside a run. `step` and `attempt` count from 1; `asking`: the attempt is open.
 
-    `root` is the run's agent, `via` the names of the tools through which this level was opened. `request`: what the
-    open attempt asks, for the owner that began it; the log has its digest only, so it is no part of equality. `asked`:
-    the newest one's characters. `compacting`: a summary is being written, for the `summaries`-th time. Since the last
-    step began the provider has called `too_long` requests of it, and `overflows` requests for a summary, too long.
+    `root` is the run's agent, `via` the names of the tools through which this level was opened. `told`: the servers'
+    tools, by name, as its first step told of them; None before it. `request`: what the open attempt asks, for the owner
+    that began it; the log has its digest only, so it is no part of equality. `asked`: the newest one's characters.
+    `compacting`: a summary is being written, for the `summaries`-th time. Since the last step began the provider has
+    called `too_long` requests of it, and `overflows` requests for a summary, too long.
     """
 
     root: str
@@ -117,6 +132,7 @@ class Level:
     context: Context = field(default_factory=Context)
     via: tuple[str, ...] = ()
     opened_at: int = 0
+    told: Mapping[str, Told] | None = None
     step: int = 0
     attempt: int = 0
     asking: bool = False
@@ -253,6 +269,8 @@ class State:
     given_up: set[CallId] = field(default_factory=set)
     always: set[tuple[str, ...]] = field(default_factory=set)  # a tool, by the names that lead to it
     described: dict[tuple[str, ...], str] = field(default_factory=dict)  # place of an agent → digest of its description
+    told: dict[tuple[str, ...], Mapping[str, Told]] = field(default_factory=dict)  # place → its servers' tools, by name
+    known: dict[tuple[str, ...], str] = field(default_factory=dict)  # a server's tool, as `always` → the digest gone by
     notes: list[e.NoteSaved] = field(default_factory=list)  # replaced by a new list, never changed
     runs: dict[str, RunRecord] = field(default_factory=dict)
     flushed: int = 0

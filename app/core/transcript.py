@@ -42,8 +42,7 @@ def tools(state: State, path: Path, rules: Rules) -> list[Json]:
     """The tools that a level's model may call."""
     assert state.run is not None
     level = state.run.levels[path]
-    agent = rules.agent(level)
-    offered = [tool.schema for tool in agent.tools.values()] if agent is not None else []
+    offered = [tool.schema for tool in rules.tools(level).values()]
     if rules.tool(level, READ_RESULT.name) is READ_RESULT:
         offered.append(READ_RESULT.schema)
     return offered

@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.agent import Agent, NoteRefused, Tool, tool
+from app.agent.context import MESSAGE_CHARS_MAX
 from app.agent.isolated import PRINTED_BYTES_MAX
 from app.agent.pipe import FRAME_BYTES_MAX, Frames, Noted, Progress, framed, from_tool
 from app.agent.result import RESULT_CHARS_MAX
-from app.agent.tools import MESSAGE_CHARS_MAX, ConfigError, ToolError
+from app.agent.tools import ConfigError, ToolError
 from app.core.commands import Draft
 from tests.processes import lives
 

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import pytest
 
 from app.agent import Cancelled, Tool, ToolContext, tool
+from app.agent.context import MESSAGE_CHARS_MAX
 from app.agent.threads import tool_threads
-from app.agent.tools import MESSAGE_CHARS_MAX, ConfigError, ToolError
+from app.agent.tools import ConfigError, ToolError
 
 from .calls import Watched
 

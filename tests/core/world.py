@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from app.core import commands as c
-from app.core.catalogue import AgentSpec, Rules, ToolSpec
+from app.core.catalogue import AgentSpec, Rules, ServerSpec, ToolSpec
 from app.core.codec import encode
 from app.core.decide import Decision, decide
 from app.core.effects import Admission, ArchiveFlush, Effect, ModelCall, Summary, ToolCall
@@ -66,6 +66,7 @@ class FakeAgent:
     model: str | None = None
     end_on_denial: bool = False
     tools: Mapping[str, ToolSpec] = field(default_factory=lambda: named(*FUNCTIONS))
+    servers: Mapping[str, ServerSpec] = field(default_factory=dict)
 
 
 INMOST = FakeTool("inner", rerun="safe", interruptible=False, agent=FakeAgent("inner"))
