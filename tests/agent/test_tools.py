@@ -251,6 +251,7 @@ async def test_the_end_of_a_sync_call_is_the_end_of_its_function(ending: str) ->
 
 
 async def test_stuck_sync_tools_block_only_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 26: they have threads of their own, so many; one more waits, and async tools and the store do not."""
     monkeypatch.setattr(tool_threads, "limit", 2)
     go = threading.Event()
 
