@@ -373,9 +373,9 @@ PROCESS: tuple[Break, ...] = (
     Break(
         case="24",
         fault="a killed process leaves its runs alone until somebody looks",
-        file="app/actor/directory.py",
-        was="        for conversation in unfinished:\n            await self._pick_up(conversation)\n",
-        becomes="",
+        file="app/store/log_sqlite_items.py",
+        was="(busy OR wake_at <= ?)",
+        becomes="wake_at <= ?",
         seen_by="acceptance/test_recovery.py::test_every_unfinished_run_is_picked_up_before_ready",
     ),
     Break(
@@ -406,8 +406,8 @@ PROCESS: tuple[Break, ...] = (
         case="26",
         fault="a synchronous tool runs on the event loop",
         file="app/agent/tools.py",
-        was="await _in_thread(lambda: self._text(call()), context)",
-        becomes="self._text(call())",
+        was="        work = tool_threads.submit(attempt)\n",
+        becomes="        (work := type(tool_threads.submit(int))()).set_result(attempt())\n",
         seen_by="acceptance/test_tools.py::test_sync_tools_do_not_hold_the_loop",
     ),
     Break(
