@@ -27,7 +27,7 @@ NETWORK: tuple[Break, ...] = (
         file="app/web/follow.py",
         was="        async with asyncio.timeout(seconds):\n",
         becomes="        async with asyncio.timeout(None):\n",
-        seen_by="acceptance/test_protocol_bounds.py::test_a_reader_that_does_not_read_is_let_go",
+        seen_by="web/test_socket.py::test_who_does_not_read_is_cut_off",
     ),
     Break(
         case="31",
@@ -35,7 +35,7 @@ NETWORK: tuple[Break, ...] = (
         file="app/web/follow.py",
         was="        abort()\n",
         becomes="",
-        seen_by="acceptance/test_protocol_bounds.py::test_a_reader_that_does_not_read_is_let_go",
+        seen_by="web/test_socket.py::test_who_does_not_read_is_cut_off",
     ),
     Break(
         case="32",
@@ -335,7 +335,7 @@ NETWORK: tuple[Break, ...] = (
         file="app/web/socket.py",
         was="        await bounded(self.websocket.send_text(frame), self._house.send_seconds, self._abort)\n",
         becomes="        asyncio.ensure_future(self.websocket.send_text(frame))\n",
-        seen_by="acceptance/test_protocol_bounds.py::test_a_reader_that_does_not_read_is_let_go",
+        seen_by="web/test_socket.py::test_who_does_not_read_is_cut_off",
     ),
     Break(
         case="55",
