@@ -73,7 +73,7 @@ class ToolWork:
                 late = await self._wait(work, tool, stopping)
             except asyncio.CancelledError:
                 work.cancel()
-                if tool.place is not None:
+                if tool.killable:
                     work.cancel()  # as after a crash: its process goes, too
                 raise
         if self.given_up:
@@ -118,7 +118,7 @@ class ToolWork:
         stopping.set()
         work.cancel()
         await asyncio.wait({work}, timeout=self._around.grace_seconds)
-        if tool.place is not None and not work.done():
+        if tool.killable and not work.done():
             work.cancel()  # the second time kills
             await asyncio.wait({work}, timeout=KILL_SECONDS)
         self.given_up = not work.done()

@@ -120,6 +120,7 @@ class McpTool:
     """One tool of a server, as a model was told of it. Satisfies `core.catalogue.ToolSpec`."""
 
     interruptible = True
+    killable = False
     agent = None
 
     def __init__(self, server: McpServer, told: Told) -> None:

@@ -89,6 +89,11 @@ class Tool:
         """The function tool as Chat Completions wants it. Shared: do not change it."""
         return self._signature.schema
 
+    @property
+    def killable(self) -> bool:
+        """Whether a second cancellation of its call kills it."""
+        return self.place is not None
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
 

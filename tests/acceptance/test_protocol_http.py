@@ -376,5 +376,8 @@ async def test_reading_is_quick_while_a_run_works(server: Server, story: Story) 
 
 
 async def test_the_event_stream_is_never_silent_for_long(comments: list[str]) -> None:
-    """§2: a comment line every 15 s. No setting shortens it, so the stream was opened by the module's first test."""
+    """§2, FAULTS 51: a comment line every 15 s.
+
+    No setting shortens it, so the stream was opened by the module's first test.
+    """
     await eventually(lambda: comments, "a comment line", within=17)

@@ -69,7 +69,10 @@ async def test_killed_while_the_model_streams(launch: Launch, story: Story) -> N
 
 
 async def test_every_unfinished_run_is_picked_up_before_ready(launch: Launch, story: Story) -> None:
-    """P5: after the restart, when `/readyz` says yes, each is running or waiting, and goes on without any reader."""
+    """P5, FAULTS 24: after a `kill -9`, as for want of memory, each is running or waiting when `/readyz` says yes.
+
+    And it goes on without any reader.
+    """
     server = await launch()
     story.then(use(Use("reserve", {"place": fresh("place"), "people": 1}, id="book")))
     waiting = await server.create(prompt=story.says("Book"))
@@ -79,6 +82,8 @@ async def test_every_unfinished_run_is_picked_up_before_ready(launch: Launch, st
     for _ in runs:
         await story.call()
     await server.restart()
+    activated = server.sql("SELECT conversation FROM log WHERE events LIKE '%actor.activated%'")
+    assert {(run["conversation"],) for run in runs} <= set(activated), "before anybody asks"
     states = {run["run"]: run["status"] for run in (await server.get("/api/runs", status="active"))["runs"]}
     assert states == {waiting["run"]: "waiting", **{run["run"]: "running" for run in runs}}
     for _ in runs:

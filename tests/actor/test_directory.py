@@ -310,7 +310,8 @@ async def test_while_the_store_is_stuck_people_are_told_and_nothing_is_lost() ->
     doubtful = asyncio.create_task(home.say(conversation, c.Rename(id="r1", title="T")))
     await asyncio.sleep(0.01)
     with pytest.raises(Rejected) as refusal:
-        await home.say(conversation, c.Rename(id="r2", title="U"))
+        async with asyncio.timeout(10):
+            await home.say(conversation, c.Rename(id="r2", title="U"))
     assert refusal.value.code == "storage_unavailable"
     state = await home.state(conversation)
     assert state.title == "", "reading goes on, and sees what is committed"
@@ -355,6 +356,25 @@ async def test_a_flush_holds_what_was_committed_when_it_was_wanted() -> None:
     home.log.gate.set()
     await waiting
     await home.until(conversation, "run.completed", times=2)
+
+
+@virtual
+async def test_a_flush_that_a_crash_cut_off_is_repeated_at_the_start() -> None:
+    """FAULTS 9: the run is over and nobody asks for it any more; the archive gets it all the same."""
+    home = Home()
+    end = asyncio.Event()
+    home.model.lines.append(["done", end])
+    conversation = await home.create()
+    await home.until(conversation, "text.streamed")
+    home.log.answers.clear()
+    end.set()
+    await home.until(conversation, "run.completed")
+    home.crash()
+    assert await home.archive.runs(conversation) == []
+    home.boot()
+    await home.directory.start()
+    await home.until(conversation, "archive.flushed", seconds=1)
+    assert [run.status for run in await home.archive.runs(conversation)] == ["completed"]
 
 
 # --- deletion

@@ -57,7 +57,7 @@ def test_a_reader_gets_everything_after_its_cursor_in_order() -> None:
 
 
 def test_a_frame_is_built_once_for_all_who_stand_there() -> None:
-    """DESIGN §1.5: shared by all its readers; a new one after every publication."""
+    """DESIGN §1.5, FAULTS 32: shared by all its readers; a new one after every publication."""
     one = feed()
     one.publish([record(1), record(2)], frozenset(), 2)
     first = one.frame(0)

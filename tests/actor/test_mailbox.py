@@ -49,7 +49,7 @@ async def test_taking_waits_for_a_letter_or_a_wake_up() -> None:
 
 @virtual
 async def test_too_many_waiting_commands_are_refused_and_the_house_own_are_not() -> None:
-    """P8; what effects report must not be lost."""
+    """P8, FAULTS 24: memory is bounded by caps; what effects report must not be lost."""
     box = Mailbox(set())
     for number in range(WAITING_MAX):
         box.submit(rename(number), "ann")

@@ -18,6 +18,9 @@ from tests.test_faults import RULES as SECURITY_RULES
 UNBREAKABLE: dict[str, str] = {}
 """Cases whose rule is no line of ours that could be broken, each with the reason."""
 
+NAMED = named()
+TESTS = {test for test, _ in documented()}
+
 
 def test_every_fault_has_a_broken_rule() -> None:
     missing = (NUMBERS | SECURITY_RULES.keys()) - {rule.case for rule in RULES} - NOT_BUILT.keys() - UNBREAKABLE.keys()
@@ -28,8 +31,8 @@ def test_every_fault_has_a_broken_rule() -> None:
 def test_it_fits_the_source(rule: Break) -> None:
     assert (TOP / rule.file).read_text().count(rule.was) == 1, "the source has changed: break it anew, and play it"
     assert rule.was != rule.becomes
-    assert rule.seen_by in named()[rule.case], "the docstring of that test does not name the case"
-    assert rule.seen_by in {test for test, _ in documented()}
+    assert rule.seen_by in NAMED[rule.case], "the docstring of that test does not name the case"
+    assert rule.seen_by in TESTS
 
 
 def test_the_play_tells_seen_from_unseen() -> None:

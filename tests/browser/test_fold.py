@@ -109,7 +109,7 @@ async def test_whatever_changes_says_so_and_no_item_is_there_twice(page: Page) -
 
 
 async def test_an_event_of_a_newer_version_is_a_line_and_the_fold_goes_on(page: Page) -> None:
-    """FAULTS 57."""
+    """FAULTS 47, 57: also one that is called like what every object of JavaScript has."""
     log = [builtins(event) for event in live(1, 20)]
     log.insert(5, {"seq": 5, "at": 1, "type": "constructor"})
     log.insert(9, {"seq": 9, "at": 1, "type": "future.thing", "path": ["nobody"], "run": "r"})

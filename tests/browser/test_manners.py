@@ -76,6 +76,9 @@ globalThis.Notification = class {
   addEventListener() {}
 };
 """
+COUNT_NOTICES = "navigator.locks.query().then(() => globalThis.notices.length)"
+"""As late as a notification that is on its way: the page asks for the locks before it shows one."""
+
 LOOK_AWAY = """() => {
   Object.defineProperty(document, 'hidden', { get: () => true });
   document.dispatchEvent(new Event('visibilitychange'));
@@ -102,8 +105,16 @@ async def test_who_is_away_is_called(server: Server, story: Story, open_tab: Ope
     await tab.click(".decision button", "Approve")
     await called(2)
     assert await tab.evaluate("globalThis.notices") == ["Waiting for your decision", "Has ended"]
+    conversation = tab.page.url.rpartition("/")[2]
+    await server.command(conversation, "rename", title="Reserved since")
+    await tab.shows("#list a", "Reserved since")
+    assert await tab.evaluate(COUNT_NOTICES) == 2, "what changes after the end is no news"
+    await tab.page.add_init_script(f"addEventListener('DOMContentLoaded', {LOOK_AWAY})")
     await tab.reload()
-    assert await tab.evaluate("globalThis.notices") == []
+    await tab.shows("#list a", "Reserved since")
+    await server.command(conversation, "rename", title="Reserved long since")
+    await tab.shows("#list a", "Reserved long since")
+    assert await tab.evaluate(COUNT_NOTICES) == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from .conftest import Scripted
@@ -50,8 +52,10 @@ async def test_silence_is_not_life(scripted: Scripted) -> None:
 
 
 async def test_waking_up_does_not_wait_for_the_backoff(scripted: Scripted) -> None:
-    """FAULTS 53."""
+    """FAULTS 53: in a time that stands still no back-off ever ends."""
     tab, wire = await scripted(clock=True)
+    await wire.line()
+    await time_stands_still(tab, chance=0.9)
     for number in range(1, 5):
         line = await wire.line(number)
         await line.route.close(code=1013)
@@ -61,6 +65,32 @@ async def test_waking_up_does_not_wait_for_the_backoff(scripted: Scripted) -> No
         else:
             await tab.click("#connection button", "Retry now")
     await wire.line(5)
+
+
+@pytest.mark.parametrize(
+    ("chance", "code", "not_within", "within"),
+    [(0.9, 1012, 4_800, 5_000), (0.1, 1012, 400, 600), (0.9, 4000, 350, 500)],
+)
+async def test_after_a_deploy_not_all_come_back_at_once(
+    scripted: Scripted, chance: float, code: int, not_within: int, within: int
+) -> None:
+    """FAULTS 32: when a page comes back is left to chance, over some seconds where a whole server has gone."""
+    tab, wire = await scripted(clock=True)
+    line = await wire.line()
+    line.attach()
+    await time_stands_still(tab, chance)
+    await line.route.close(code=code)
+    await line_is_read(tab)
+    await tab.page.clock.run_for(not_within)
+    assert len(wire.lines) == 1
+    await tab.page.clock.run_for(within - not_within)
+    await wire.line(2)
+
+
+async def time_stands_still(tab: Tab, chance: float) -> None:
+    """From now on only `run_for` moves the page's time, and `Math.random()` is this."""
+    now = await tab.evaluate(f"Math.random = () => {chance}; Date.now()")
+    await tab.page.clock.pause_at(datetime.fromtimestamp(now / 1_000 + 1, UTC))
 
 
 async def line_is_read(tab: Tab) -> None:

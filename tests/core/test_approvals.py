@@ -189,7 +189,7 @@ def test_without_expiry_it_waits_for_ever() -> None:
     ],
 )
 def test_what_is_not_this_approval_is_refused(fields: dict[str, Any], code: str) -> None:
-    """§4, FAULTS 62, 63: and it stays open."""
+    """§4, FAULTS 35, 62, 63: and it stays open."""
     stage = asked("guarded")
     assert stage.refuses(approve(stage, **fields)).code == code
     assert stage.call().approval is not None

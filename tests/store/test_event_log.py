@@ -28,7 +28,7 @@ async def test_an_append_goes_after_the_head_and_its_rows_follow_each_other(log:
 
 
 async def test_reading_from_every_cursor_with_every_page_size(log: EventLog) -> None:
-    """Any integer from 0 to the head is a cursor, also one inside a row or between rows."""
+    """FAULTS 20: in pages, each with a bound; any integer up to the head is a cursor, also one inside a row."""
     await make(log, last=3)
     await log.append(Append("c", 3, 1, (row([4, 5], owner="a"), row([7], through=8), row([9], owner="a"))))
     await log.append(Append("c", 9, 1, (row([10, 12], through=13, owner="b"),)))

@@ -53,7 +53,7 @@ async def test_the_hop_is_one_call_and_the_only_private_one(database: Database) 
 
 
 async def test_a_commit_survives_power_loss_by_configuration(database: Database) -> None:
-    """FAULTS 21: WAL with synchronous=FULL; checkpoints are the writer's own."""
+    """FAULTS 15, 21: WAL with synchronous=FULL; checkpoints are the writer's own; a lock is waited for, so long."""
 
     def pragmas(connection: sqlite3.Connection) -> list[object]:
         asked = ("journal_mode", "synchronous", "wal_autocheckpoint", "busy_timeout", "journal_size_limit")
@@ -181,6 +181,25 @@ async def test_a_full_disk_refuses_and_recovers_with_the_identical_append(
     assert len(await whole(sqlite_log, bytes_max=10_000)) == 1_999
 
 
+async def test_a_full_disk_is_first_given_what_a_checkpoint_frees(database: Database, tmp_path: Path) -> None:
+    """FAULTS 14: `wal_checkpoint(TRUNCATE)` once, then the same group again; who asked notices nothing."""
+    wal = tmp_path / "data" / "holdfast.db-wal"
+    tries = 0
+
+    def needs_room(connection: sqlite3.Connection) -> None:
+        nonlocal tries
+        tries += 1
+        if wal.stat().st_size:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        insert("b")(connection)
+
+    await database.write(insert("a"))
+    await database.write(needs_room)
+    assert tries == 2 and await names(database) == ["a", "b"]
+
+
 async def test_a_lock_of_another_program_refuses_and_recovers(
     database: Database, sqlite_log: SqliteLog, tmp_path: Path
 ) -> None:
@@ -294,7 +313,8 @@ async def test_a_long_read_ends(database: Database, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sqlite, "READ_SECONDS", 0.05)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     with pytest.raises(Unavailable, match="too long"):
-        await database.read(lambda connection: connection.execute(endless).fetchone())
+        async with asyncio.timeout(20):
+            await database.read(lambda connection: connection.execute(endless).fetchone())
     assert await names(database) == []
 
 

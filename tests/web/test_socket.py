@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from starlette.types import Message
 
+from app.web.protocols import ABORT
 from tests.web.test_access import Asked, Site, site  # noqa: F401
 
 
@@ -72,6 +73,30 @@ async def test_attached_is_first_also_while_the_server_goes_down(site: Site) -> 
     assert (await heard(site, [], {"live", "draining"}))[0] == "attached"
     streamed = await stream(site, f"/api/conversations/{site.conversation}/events", "draining")
     assert streamed.body.startswith(b"event: attached")
+
+
+async def test_who_does_not_read_is_cut_off(site: Site) -> None:  # noqa: F811
+    """FAULTS 31, 54: one frame is on its way and no more piles up; after so long the connection is aborted."""
+    site.house.send_seconds = 0.05
+    waiting: list[Message] = [{"type": "websocket.connect"}]
+    sent: list[Message] = []
+    cut = asyncio.Event()
+
+    async def receive() -> Message:
+        if not waiting:
+            await cut.wait()
+        return waiting.pop() if waiting else {"type": "websocket.disconnect", "code": 1006}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "websocket.send":
+            sent.append(message)
+            await cut.wait()  # the peer's buffer is full
+
+    scope = site._scope("websocket", f"/ws/{site.conversation}")
+    scope.setdefault("state", {})[ABORT] = cut.set
+    async with asyncio.timeout(5):
+        await site.app(scope, receive, send)
+    assert cut.is_set() and len(sent) == 1 and site.house.sockets == {"ann": 0}
 
 
 async def test_event_streams_count_as_connections(site: Site) -> None:  # noqa: F811

@@ -112,10 +112,11 @@ def test_an_id_that_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[1]", "7", '"x"', "null", "{]", '{"a":NaN}', '{"a":01}', "\ufeff{}", "{}{}"]
+    "text",
+    ["", "{", "[1]", "7", '"x"', "null", "{]", '{"a":NaN}', '{"a":NaN,"b":"\\ud800"}', '{"a":01}', "\ufeff{}", "{}{}"],
 )
 def test_the_third_frame_that_is_no_object_closes(text: str) -> None:
-    """PROTOCOL §1.3, FAULTS 43: 4400."""
+    """PROTOCOL §1.3, FAULTS 43, 47: 4400; strict also beside text that takes the slow way."""
     ear = Ear(Limits(), 0.0)
     assert refused(ear.hear(text, 0.0)) == (None, "bad_json")
     assert refused(ear.hear(text, 0.0)) == (None, "bad_json")

@@ -78,7 +78,10 @@ def test_replay_then_live_then_as_things_happen() -> None:
 
 
 def test_every_frame_follows_the_one_before() -> None:
-    """PROTOCOL §1.1: a frame whose `after` is not the cursor is a fault; P4: no gap, wherever it begins."""
+    """PROTOCOL §1.1: a frame whose `after` is not the cursor is a fault; P4: no gap, wherever it begins.
+
+    FAULTS 36: whoever asks again is answered from where it stands by now.
+    """
     tail = Tail(20, seqs=[1, 2, 3, 7, 8, 12, 13, 14, 20])
     for after in range(21):
         one, cursor, seen = reader(after, 20), after, []
