@@ -161,6 +161,30 @@ async def test_a_tool_that_is_not_here_any_more() -> None:
     assert one(await home.events(conversation), "tool.failed")["error"]["kind"] == "in_doubt"
 
 
+@virtual
+async def test_a_tool_that_went_before_its_call_began() -> None:
+    """FAULTS 82: asked for in one version, approved in the next, which does not have it: told, and nothing fails."""
+
+    @tool(approval=True)
+    async def guarded() -> str:
+        """Needs approval."""
+        return "allowed"
+
+    home = Home(Agent("a", tools=[guarded]))
+    home.model.lines.append(calls("guarded"))
+    conversation = await home.create()
+    asked = await home.until(conversation, "approval.requested")
+    await home.until(conversation, "run.suspended")
+    home.crash()
+    home.agents["a"] = Agent("a")
+    home.boot()
+    await home.directory.start()
+    await home.say(conversation, c.Approve(id="yes", run=asked["run"], call=["k1"], digest=asked["digest"]))
+    await home.until(conversation, "run.completed")
+    assert one(await home.events(conversation), "tool.failed")["error"]["kind"] == "unknown_tool"
+    assert "guarded" in home.model.requests[-1].messages[-1]["content"]
+
+
 # --- deadlines
 
 
@@ -218,7 +242,7 @@ async def test_a_safe_tool_that_ignores_its_deadline_has_timed_out() -> None:
 
 @virtual
 async def test_a_tool_without_a_deadline_of_its_own_has_the_settings() -> None:
-    """§9: every tool has a deadline."""
+    """§9, FAULTS 90: every tool has a deadline."""
 
     @tool
     async def forever() -> str:
