@@ -32,7 +32,7 @@ class Log:
 
 @virtual
 async def test_the_first_piece_leaves_at_once_then_at_most_twenty_a_second() -> None:
-    """DESIGN §1.3."""
+    """DESIGN §1.3, FAULTS 88."""
     log = Log()
     pieces = Pieces(log.send, 20)
     for number in range(1_000):

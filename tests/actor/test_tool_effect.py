@@ -453,8 +453,14 @@ async def test_known_secrets_do_not_reach_the_log() -> None:
 
     home = Home(Agent("a", tools=[leak]))
     home.boot(redact=lambda text: text.replace("hunter2-hunter2", "[redacted]"))
-    lines = [calls("leak", arguments='{"fail": false}'), calls("leak", arguments='{"fail": true}', first=2)]
-    _, events = await run(home, *lines)
+    home.model.lines.append(calls("leak", arguments='{"fail": false}'))
+    home.model.lines.append(calls("leak", arguments='{"fail": true}', first=2))
+    conversation = await home.create()
+    for call in ("k1", "k2"):  # progress does not outlive its call
+        assert (await home.until(conversation, "tool.progressed"))["text"] == "found [redacted]"
+        await home.until(conversation, "tool.returned" if call == "k1" else "tool.failed")
+    await home.until(conversation, "run.completed")
+    events = await home.events(conversation)
     assert "hunter2" not in str(events) and "[redacted]" in str(events)
     assert "hunter2" not in str(home.model.requests)
 
