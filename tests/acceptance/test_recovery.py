@@ -275,6 +275,7 @@ async def test_a_second_signal_is_immediate(launch: Launch, story: Story, second
     os.kill(server.pid, second)
     assert await server.exited(8) == (-signal.SIGKILL if second is signal.SIGKILL else 0)
     await server.kill()
+    server.let(line)
     story.brain = lambda _: say("Went on.")
     await server.start()
     tab = await server.again(tab)
