@@ -135,7 +135,7 @@ SECURITY: tuple[Break, ...] = (
         file="app/wire/inbound.py",
         was="        within = self._bucket.take(now)",
         becomes="        within = True",
-        seen_by="acceptance/test_protocol_bounds.py::test_a_hundred_commands_at_once_then_twenty_a_second",
+        seen_by="wire/test_inbound.py::test_a_burst_then_a_rate",
     ),
     Break(
         case="security-limits",
@@ -143,7 +143,7 @@ SECURITY: tuple[Break, ...] = (
         file="app/wire/inbound.py",
         was="        if not within and self._bucket.flooded:",
         becomes="        if False:",
-        seen_by="acceptance/test_protocol_bounds.py::test_a_hundred_commands_at_once_then_twenty_a_second",
+        seen_by="wire/test_inbound.py::test_a_flood_closes",
     ),
     Break(
         case="security-limits",
