@@ -27,9 +27,14 @@ request meets a connection that is just being closed."""
 
 
 class Quiet(logging.Filter):
-    """What a peer did wrong is no error of ours: uvicorn's traceback of it and its word on refused handshakes go."""
+    """What a peer did wrong is no error of ours: uvicorn's traceback of it and its word on refused handshakes go.
+
+    So does its traceback of requests that never ended: the end of the process cuts them off, and uvicorn says so.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError):
+            return False
         return not any(said in str(record.msg) for said in ("Invalid UTF-8", "without completing handshake"))
 
 

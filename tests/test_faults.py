@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 TESTS = Path(__file__).parent
@@ -36,14 +37,20 @@ _named = re.compile(rf"FAULTS ({_case}(?:, {_case})*)")
 _range = re.compile(r"FAULTS[^.:;\n]*\b[1-9][0-9]{0,2}(?: ?[-–] ?| to | and )[1-9]")
 
 
-def documented() -> Iterator[tuple[str, str]]:
+@cache
+def documented() -> tuple[tuple[str, str], ...]:
     """Where each test is, and its docstring."""
+    return tuple(_documented())
+
+
+def _documented() -> Iterator[tuple[str, str]]:
     for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
                 yield f"{path.relative_to(TESTS)}::{node.name}", ast.get_docstring(node) or ""
 
 
+@cache
 def named() -> dict[str, list[str]]:
     """Case → the tests that name it."""
     found: dict[str, list[str]] = {}

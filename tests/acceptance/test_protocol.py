@@ -317,6 +317,22 @@ async def test_path_like_ids_reach_nothing(server: Server, conversation: str) ->
     assert answer.status_code in (400, 404, 405, 307) and "Traceback" not in answer.text
 
 
+async def test_an_id_is_no_path_and_a_path_leads_nowhere_else(server: Server) -> None:
+    """FAULTS security-paths: an id is the very text; files of the page are those in its directory.
+
+    Asked for by hand, since libraries tidy paths up.
+    """
+    id = (await server.create())["conversation"]
+    for near in (f"./{id}", f".{id}", f"{id}.", f"..%5C{id}", f"x%2F..%2F{id}", f"{id}%20", f"{id}%00"):
+        assert b" 404 " in await _status(server, f"GET /api/conversations/{near}", f"127.0.0.1:{server.port}"), near
+    assert b" 200 " in await _status(server, f"GET /api/conversations/{id}", f"127.0.0.1:{server.port}")
+    for up in ("..", "%2e%2e", "..%2F.", "%2e%2e%2fstatic%2f..", "js/../..", "/.."):
+        for file in ("app/settings.py", "pyproject.toml"):
+            status = await _status(server, f"GET /static/{up}/{file}", f"127.0.0.1:{server.port}")
+            assert b" 404 " in status or b" 400 " in status, (up, file)
+    assert b" 200 " in await _status(server, "GET /static/main.js", f"127.0.0.1:{server.port}")
+
+
 async def test_deleted_closes_readers_with_4510(server: Server, story: Story) -> None:
     """§1.3, §2, FAULTS 74: the run is cancelled, every reader gets 4510, so does who comes later, HTTP says 404."""
     tab = await server.open()
@@ -426,10 +442,14 @@ async def test_a_foreign_host_is_refused(server: Server) -> None:
 
 async def _handshake(server: Server, conversation: str, host: str) -> bytes:
     """The status line of a handshake written by hand, since the library insists on the true Host."""
+    key = ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"]
+    return await _status(server, f"GET /ws/{conversation}", host, "Upgrade: websocket", "Connection: Upgrade", *key)
+
+
+async def _status(server: Server, request: str, host: str, *headers: str) -> bytes:
+    """The status line that answers a request written by hand."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    lines = [f"GET /ws/{conversation} HTTP/1.1", f"Host: {host}", "Upgrade: websocket", "Connection: Upgrade"]
-    lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13", "", ""]
-    writer.write("\r\n".join(lines).encode())
+    writer.write("\r\n".join([f"{request} HTTP/1.1", f"Host: {host}", *headers, "", ""]).encode())
     status = await reader.readline()
     writer.transport.abort()
     return status

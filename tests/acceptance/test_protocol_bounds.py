@@ -42,7 +42,7 @@ async def test_the_title(server: Server) -> None:
 
 
 async def test_the_frame_from_the_client(server: Server) -> None:
-    """FAULTS 39: 256 KiB are read; above it the socket is closed with 1009, and the server lives."""
+    """FAULTS 39, security-limits: 256 KiB are read; above it the socket is closed with 1009, and the server lives."""
     tab = await server.open()
     frame = {"type": "rename", "id": "big", "title": "t", "padding": ""}
     frame["padding"] = "x" * (262_144 - len(json.dumps(frame)))
@@ -151,7 +151,7 @@ async def test_commands_over_http_are_limited_too(launch: Launch) -> None:
 
 
 async def test_sockets_of_one_viewer(launch: Launch) -> None:
-    """FAULTS 50: one more than HOLDFAST_SOCKETS_MAX is closed with 4429; when one leaves there is room again."""
+    """FAULTS 50, security-limits: one more than HOLDFAST_SOCKETS_MAX: 4429; when one leaves there is room again."""
     server = await launch(HOLDFAST_SOCKETS_MAX="5")
     tab = await server.open()
     conversation = tab.attached["conversation"]

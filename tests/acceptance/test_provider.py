@@ -221,8 +221,9 @@ async def refusing(call: Call) -> None:
 
 async def test_a_refusal(server: Server, story: Story) -> None:
     """FAULTS 86: the model's `refusal` field is words like others: shown, and a defined end."""
-    tab = await answered(server, story, refusing, say("Fine."))
-    assert tab.all("run.completed") or tab.all("run.failed")
+    tab = await answered(server, story, refusing)
+    assert [event["text"] for event in tab.all("model.replied")] == ["I will not."]
+    assert (await server.outcome(tab.run))["result"] == "I will not."
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])

@@ -18,7 +18,7 @@ from tests.benchmarks.long_log import CONVERSATION, Writing, write
 from tests.store.builders import opened
 
 from .conftest import Launch
-from .harness import API_KEY, Server, eventually, fresh, settled
+from .harness import API_KEY, ROOT, Server, eventually, fresh, settled
 from .stub import Story, Stub, Use, refuse, say, use
 from .test_misfortune import descriptors, megabytes, socket
 
@@ -59,11 +59,18 @@ async def test_a_blocked_loop_says_what_blocks_it_and_drops_nobody(rude: Server,
     await settled(rude, tab)
 
 
-async def test_what_belongs_to_the_process_is_not_relied_on(rude: Server, story: Story) -> None:
+async def test_what_belongs_to_the_process_is_not_relied_on(
+    rude: Server, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """FAULTS 94: a tool that changes directory, environment and umask changes nothing for the server, nor for its end.
 
-    Forks, signal handlers and what else runs inside the process are the tool's own, unless it is isolated (README).
+    Its data directory was given relative to where it was started. Forks, signal handlers and what else runs inside the
+    process are the tool's own, unless it is isolated (README).
     """
+    assert await rude.terminate() == 0
+    monkeypatch.chdir(ROOT)
+    rude.data = Path(os.path.relpath(rude.data))
+    await rude.start()
     tab = await rude.open()
     story.then(use(Use("disturb")), say("Done."))
     await tab.do("prompt", text=story.says("Disturb"))

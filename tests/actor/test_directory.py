@@ -449,7 +449,7 @@ async def test_a_run_that_cannot_be_stopped_is_not_deleted() -> None:
 
 @virtual
 async def test_a_deletion_can_be_undone_for_ten_minutes() -> None:
-    """PROTOCOL §2: then everything is removed, the archive too."""
+    """PROTOCOL §2, FAULTS 74: then everything is removed, the archive too."""
     home = Home()
     await home.directory.start()
     kept, gone = await home.create(), await home.create()

@@ -97,7 +97,7 @@ async def test_whoever_puts_it_back_owns_it() -> None:
 
 @virtual
 async def test_what_a_newer_version_wrote_arrives_untouched() -> None:
-    """§11: unknown event types and fields are kept and passed on, never dropped."""
+    """§11, FAULTS 102: unknown event types and fields are kept and passed on, never dropped."""
     home, conversation = await waiting()
     head = await home.log.head(conversation)
     newer = [

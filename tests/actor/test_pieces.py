@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 from app.actor.pieces import GATHERED_CHARS_MAX, Pieces
-from tests.actor.home import virtual
+from tests.actor.home import Home, virtual
 
 
 class Log:
@@ -31,7 +32,7 @@ class Log:
 
 @virtual
 async def test_the_first_piece_leaves_at_once_then_at_most_twenty_a_second() -> None:
-    """DESIGN §1.3."""
+    """DESIGN §1.3, FAULTS 88."""
     log = Log()
     pieces = Pieces(log.send, 20)
     for number in range(1_000):
@@ -92,6 +93,31 @@ async def test_who_produces_faster_than_the_log_takes_waits() -> None:
     await pieces.room()
     assert asyncio.get_running_loop().time() - began >= 1.0
     assert not pieces.crowded
+
+
+@virtual
+async def test_a_log_that_takes_nothing_keeps_the_model_waiting() -> None:
+    """FAULTS 88: no more is read from the provider than may gather, and the wait is not taken for its silence."""
+    home, ready = Home(), asyncio.Event()
+    read: list[str] = []
+
+    def flood() -> Iterator[str | asyncio.Event]:
+        yield ready
+        for number in range(100):
+            read.append(f"{number}".ljust(2_000))
+            yield read[-1]
+
+    home.model.lines.append(flood())  # type: ignore[arg-type]
+    conversation = await home.create()
+    await home.until(conversation, "step.started")
+    home.log.gate.clear()
+    ready.set()
+    await asyncio.sleep(600)
+    assert GATHERED_CHARS_MAX <= sum(map(len, read)) <= GATHERED_CHARS_MAX + 3 * 2_000
+    home.log.gate.set()
+    await home.until(conversation, "run.completed")
+    [replied] = [event for event in await home.events(conversation) if event["type"] == "model.replied"]
+    assert replied["text"] == "".join(read) and len(read) == 100
 
 
 @virtual

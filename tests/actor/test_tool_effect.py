@@ -162,6 +162,30 @@ async def test_a_tool_that_is_not_here_any_more() -> None:
     assert one(await home.events(conversation), "tool.failed")["error"]["kind"] == "in_doubt"
 
 
+@virtual
+async def test_a_tool_that_went_before_its_call_began() -> None:
+    """FAULTS 82: asked for in one version, approved in the next, which does not have it: told, and nothing fails."""
+
+    @tool(approval=True)
+    async def guarded() -> str:
+        """Needs approval."""
+        return "allowed"
+
+    home = Home(Agent("a", tools=[guarded]))
+    home.model.lines.append(calls("guarded"))
+    conversation = await home.create()
+    asked = await home.until(conversation, "approval.requested")
+    await home.until(conversation, "run.suspended")
+    home.crash()
+    home.agents["a"] = Agent("a")
+    home.boot()
+    await home.directory.start()
+    await home.say(conversation, c.Approve(id="yes", run=asked["run"], call=["k1"], digest=asked["digest"]))
+    await home.until(conversation, "run.completed")
+    assert one(await home.events(conversation), "tool.failed")["error"]["kind"] == "unknown_tool"
+    assert "guarded" in home.model.requests[-1].messages[-1]["content"]
+
+
 # --- deadlines
 
 
@@ -219,7 +243,7 @@ async def test_a_safe_tool_that_ignores_its_deadline_has_timed_out() -> None:
 
 @virtual
 async def test_a_tool_without_a_deadline_of_its_own_has_the_settings() -> None:
-    """§9: every tool has a deadline."""
+    """§9, FAULTS 90: every tool has a deadline."""
 
     @tool
     async def forever() -> str:
@@ -430,8 +454,14 @@ async def test_known_secrets_do_not_reach_the_log() -> None:
 
     home = Home(Agent("a", tools=[leak]))
     home.boot(redact=lambda text: text.replace("hunter2-hunter2", "[redacted]"))
-    lines = [calls("leak", arguments='{"fail": false}'), calls("leak", arguments='{"fail": true}', first=2)]
-    _, events = await run(home, *lines)
+    home.model.lines.append(calls("leak", arguments='{"fail": false}'))
+    home.model.lines.append(calls("leak", arguments='{"fail": true}', first=2))
+    conversation = await home.create()
+    for call in ("k1", "k2"):  # progress does not outlive its call
+        assert (await home.until(conversation, "tool.progressed"))["text"] == "found [redacted]"
+        await home.until(conversation, "tool.returned" if call == "k1" else "tool.failed")
+    await home.until(conversation, "run.completed")
+    events = await home.events(conversation)
     assert "hunter2" not in str(events) and "[redacted]" in str(events)
     assert "hunter2" not in str(home.model.requests)
 

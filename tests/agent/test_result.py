@@ -65,10 +65,12 @@ loop.append(loop)
     ],
 )
 def test_values(value: Any, text: str) -> None:
+    """FAULTS 92: bytes, NaN, keys that are no strings, cycles, half characters."""
     assert render(value) == text
 
 
 def test_large_values_are_cut_with_a_note() -> None:
+    """FAULTS 92."""
     for value in ("x" * (RESULT_CHARS_MAX + 1), ["x" * RESULT_CHARS_MAX], b"x" * RESULT_CHARS_MAX):
         text = render(value)
         assert len(text) <= RESULT_CHARS_MAX

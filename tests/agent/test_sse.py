@@ -22,6 +22,7 @@ def decode(*pieces: bytes) -> list[str]:
         (b"data: a\n\ndata: b\n\n", ["a", "b"]),
         (b"data: a\r\n\r\ndata: b\r\n\r\n", ["a", "b"]),
         (b"data: a\r\rdata: b\r\r", ["a", "b"]),
+        (b"data: a\r\ndata: b\r\n\r\n", ["a\nb"]),
         (b"\xef\xbb\xbfdata: a\n\n", ["a"]),
         (b": comment\n\nid: 1\nevent: x\nretry: 5\ndata:a\ndata:  b\n\n", ["a\n b"]),
         ("data: ü\u2028\x85€\n\n".encode(), ["ü\u2028\x85€"]),
@@ -33,6 +34,7 @@ def decode(*pieces: bytes) -> list[str]:
     ],
 )
 def test_streams(stream: bytes, events: list[str]) -> None:
+    """FAULTS 79: comments, CRLF, a byte order mark, split characters, no blank line at the end."""
     assert decode(stream) == events
     assert decode(*(stream[at : at + 1] for at in range(len(stream)))) == events, "byte by byte"
 
@@ -51,6 +53,7 @@ def test_any_cutting_gives_the_same_events(events: list[list[str]], end: bytes, 
 
 
 def test_ten_megabytes_survive_and_endless_ones_do_not() -> None:
+    """FAULTS 79."""
     long = b"x" * 10_000_000
     pieces = [b"data: ", *(long[at : at + 65_536] for at in range(0, len(long), 65_536)), b"\n\n"]
     assert decode(*pieces) == [long.decode()]

@@ -291,6 +291,7 @@ async def test_closing_gives_up_stuck_calls() -> None:
 
 
 async def test_generators_are_consumed_up_to_a_limit() -> None:
+    """FAULTS 92: an infinite one, and one whose parts are large."""
     closed = []
 
     @tool

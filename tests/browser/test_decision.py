@@ -72,19 +72,28 @@ async def test_always_is_shown_and_can_be_taken_back(server: Server, story: Stor
 async def test_nothing_is_decided_by_a_click_meant_for_something_else(
     server: Server, story: Story, open_tab: OpenTab
 ) -> None:
-    """FAULTS security-approve: the buttons come disarmed and without the focus."""
-    story.then(use(RESERVE))
+    """FAULTS security-approve: the buttons come disarmed, stay so for half a second, and have no focus.
+
+    What is shown is exactly what would run, also what hides.
+    """
+    story.then(use(Use("reserve", {"place": "Da Enzo\u202e\u200b", "people": 4})))
     tab = await open_tab(server.url)
     await tab.evaluate(
         """() => new MutationObserver((changes) => {
-          for (const { addedNodes } of changes) for (const node of addedNodes)
-            for (const button of node.querySelectorAll?.('.decision .primary') ?? [])
+          for (const { addedNodes, target } of changes) {
+            for (const node of addedNodes) for (const button of node.querySelectorAll?.('.decision .primary') ?? []) {
               globalThis.armed ??= !button.disabled;
-        }).observe(document.body, { childList: true, subtree: true })"""
+              globalThis.came ??= performance.now();
+            }
+            if (target.matches('.decision .primary:enabled')) globalThis.ready ??= performance.now();
+          }
+        }).observe(document.body, { childList: true, subtree: true, attributeFilter: ['disabled'] })"""
     )
     await tab.say(story.says("Reserve"))
     await tab.shows(".decision button:enabled", "Approve")
     assert await tab.evaluate("globalThis.armed") is False
+    assert await tab.evaluate("globalThis.ready - globalThis.came") >= 490, "half a second, less the clock's grain"
     assert await tab.evaluate("document.activeElement.id") == "words"
+    await tab.shows(".decision dd", "Da Enzo⟦U+202E⟧⟦U+200B⟧")
     await tab.click("#stop")
     await tab.ended("cancelled")

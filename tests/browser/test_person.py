@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.harness import Server
-from tests.acceptance.stub import Story, Stub, Use, refuse, say, use
+from tests.acceptance.stub import Call, Story, Stub, Use, refuse, say, use
 
 from .conftest import AGENT, OpenTab
 
@@ -221,7 +222,28 @@ async def test_a_loop_is_shown_and_a_person_may_let_it_go_on(
     await server.close()
 
 
+async def cut_short(call: Call) -> None:
+    call.usage = None
+    await call.text("As far as")
+    await call.end("length")
+
+
+async def test_what_an_answer_lacks_is_said(server: Server, story: Story, open_tab: OpenTab) -> None:
+    """FAULTS 80, 89: that it was cut off, and that its tokens are an estimate."""
+    story.then(cut_short, say("Whole."))
+    tab = await open_tab(server.url)
+    await tab.say(story.says("Tell"))
+    await tab.ended()
+    await tab.shows(".reply .note", "limit for one answer was reached")
+    await tab.shows(".end .facts", re.compile(r"about [\d.]+K? tokens"))
+    await tab.say(story.says("Again"))
+    await tab.ended(times=2)
+    await tab.shows(".reply .note", times=1)
+    await tab.shows(".end .facts", re.compile(r"about"), times=1)
+
+
 async def test_a_wait_for_the_provider_is_shown(server: Server, story: Story, open_tab: OpenTab) -> None:
+    """FAULTS 75."""
     story.then(refuse(429, "slow down", retry_after="2"), say("Here I am."))
     tab = await open_tab(server.url)
     await tab.say(story.says("Work"))

@@ -146,7 +146,7 @@ def test_while_a_stop_waits_for_tools_it_is_closed_already() -> None:
 
 
 def test_expiry_counts_as_denial() -> None:
-    """§4: with `expires_in`; the model is told, and a late decision is refused."""
+    """§4, FAULTS 61: with `expires_in`; the model is told, and a late decision is refused."""
     stage = asked("hurried")
     request = stage.last(e.ApprovalRequested)
     assert request.expires_at == stage.at + 5_000 == stage.plan.wake_at
@@ -158,7 +158,7 @@ def test_expiry_counts_as_denial() -> None:
 
 
 def test_a_decision_that_comes_when_time_is_up_is_too_late() -> None:
-    """§4: also where nobody was awake to say so."""
+    """§4, FAULTS 61: also where nobody was awake to say so."""
     stage = asked("hurried")
     said = approve(stage, digest=stage.digest("k1"))
     stage.at += 5_000
@@ -194,6 +194,17 @@ def test_what_is_not_this_approval_is_refused(fields: dict[str, Any], code: str)
     assert stage.refuses(approve(stage, **fields)).code == code
     assert stage.call().approval is not None
     assert stage.approve()[0] == "approval.decided"
+
+
+def test_a_decision_about_other_arguments_is_refused() -> None:
+    """§4, FAULTS 62: the model has asked for something else meanwhile; a decision is about its own arguments only."""
+    stage = Stage()
+    stage.prompt()
+    stage.reply("", *(Call(call=f"k{n}", tool="guarded", arguments=f'{{"n": {n}}}') for n in (1, 2)))
+    for decision in (c.Approve, c.Deny):
+        about_the_other = decision(id="d", run=stage.run.run, call=["k2"], digest=stage.digest("k1"))
+        assert stage.refuses(about_the_other).code == "digest_mismatch"
+    assert stage.approve("k2")[0] == "approval.decided"
 
 
 def test_a_refused_denial() -> None:

@@ -45,7 +45,7 @@ def test_streaming_the_final_answer_takes_one_more_step() -> None:
 
 @pytest.mark.parametrize("limit", [{"steps_max": 1}, {"tokens_max": 15}])
 def test_final_answer_at_a_limit_carries_the_hint_into_the_next_run(limit: dict[str, int]) -> None:
-    """§3 row 2: at the step or budget limit: carried, starts the next run."""
+    """§3 row 2, FAULTS 64: at the step or budget limit: carried, starts the next run."""
     stage = Stage(**limit)
     stage.prompt()
     first = stage.run.run
@@ -59,7 +59,7 @@ def test_final_answer_at_a_limit_carries_the_hint_into_the_next_run(limit: dict[
 
 
 def test_running_tool_the_hint_waits() -> None:
-    """§3 row 3: waits."""
+    """§3 row 3, FAULTS 65: waits."""
     stage = Stage()
     stage.prompt()
     stage.reply("", "never")
@@ -243,7 +243,7 @@ def test_interrupting_before_the_first_word_leaves_no_empty_message() -> None:
 
 
 def test_order_is_the_order_of_acceptance() -> None:
-    """§3: order is the order of acceptance, also across a crash."""
+    """§3, FAULTS 66: order is the order of acceptance, also across a crash."""
     stage = Stage()
     stage.prompt()
     stage.reply("", "safe")

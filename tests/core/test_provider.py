@@ -81,7 +81,7 @@ def trouble(stage: Stage) -> None:
 
 
 def test_after_the_budget_the_run_is_suspended_and_woken_by_itself() -> None:
-    """§9: reason `retry`, `until`; then the same step again."""
+    """§9, FAULTS 76: reason `retry`, `until`; then the same step again."""
     stage = Stage(retry_ms=20_000)
     stage.prompt()
     began = stage.at
@@ -219,7 +219,7 @@ def test_what_cannot_run_goes_back_to_the_model(call: Call, kind: str) -> None:
 
 
 def test_three_bad_steps_fail_the_run() -> None:
-    """§9: 3 times, then the run fails; one that can run in between begins the count anew."""
+    """§9, FAULTS 81, 82: 3 times, then the run fails; one that can run in between begins the count anew."""
     stage = Stage()
     stage.prompt()
     stage.reply("", "missing")

@@ -186,7 +186,7 @@ def test_a_reply_or_a_result_makes_the_guard_forget() -> None:
 
 
 def test_an_activation_after_a_drain_is_no_crash() -> None:
-    """§1: only those that followed no `draining`."""
+    """§1, FAULTS 98: only those that followed no `draining`."""
     stage = Stage()
     stage.prompt()
     for _ in range(5):
@@ -242,7 +242,7 @@ def test_a_start_that_was_on_its_way_when_the_drain_came_is_not_written() -> Non
 
 
 def test_no_new_run_while_draining() -> None:
-    """§11: `draining`; queued behind a run it is kept for the next process."""
+    """§11, FAULTS 98: `draining`; queued behind a run it is kept for the next process."""
     stage = Stage()
     stage.drain()
     assert stage.refuses(c.Prompt(id="p0", text="x")).code == "draining"
@@ -259,7 +259,7 @@ def test_no_new_run_while_draining() -> None:
 
 
 def test_the_next_step_waits_for_the_next_process() -> None:
-    """§11."""
+    """§11, FAULTS 98."""
     stage = Stage()
     stage.prompt()
     stage.drain()

@@ -121,7 +121,7 @@ def test_after_the_end_nothing_moves(reach: Callable[[Stage], None]) -> None:
 
 
 def test_partial_text_is_kept_byte_for_byte() -> None:
-    """§10: what readers saw; the model of the next run sees it too (§1)."""
+    """§10, FAULTS 69: what readers saw; the model of the next run sees it too (§1)."""
     stage = Stage()
     while_streaming(stage)
     assert stage.cancel() == ["model.interrupted", "run.cancelled"]
@@ -214,7 +214,7 @@ def test_cancel_of_another_run_is_refused() -> None:
 
 @pytest.mark.parametrize("reply_first", [True, False])
 def test_a_race_with_the_natural_end_has_one_terminal_event(reply_first: bool) -> None:
-    """FAULTS 71."""
+    """FAULTS 71: and a reply that comes too late does not end the run that has begun since."""
     stage = Stage()
     stage.prompt()
     effect = stage.model
@@ -225,6 +225,8 @@ def test_a_race_with_the_natural_end_has_one_terminal_event(reply_first: bool) -
     else:
         assert stage.cancel()[-1] == "run.cancelled"
         assert stage.report(reply) == []
+        stage.prompt("p2")
+        assert stage.report(reply) == [] and stage.wanted == [stage.model]
     assert len(stage.all(e.RunCompleted)) + len(stage.all(e.RunCancelled)) == 1
 
 

@@ -139,6 +139,7 @@ def test_a_failing_migration_changes_nothing(tmp_path: Path, schema: Path) -> No
 
 
 async def test_a_newer_major_schema_is_refused_and_a_newer_minor_one_is_not(tmp_path: Path) -> None:
+    """FAULTS 102: what an older version would damage it does not touch; what is only added is no hindrance."""
     await (await Database.open(tmp_path)).close()
     connection = sqlite3.connect(tmp_path / "holdfast.db")
     connection.execute("PRAGMA user_version = 57")

@@ -83,6 +83,7 @@ def test_raw_html_is_shown_as_the_text_that_it_is(text: str) -> None:
     ],
 )
 def test_a_link_that_leads_elsewhere_than_the_web_or_mail_is_only_its_words(url: str) -> None:
+    """FAULTS security-xss."""
     for text in (f"[words]({url})", f"![words]({url})", f"<{url}>", f"[words][r]\n\n[r]: {url}"):
         assert assert_inert(render(text)).links == []
 

@@ -171,7 +171,7 @@ def test_a_split_takes_what_fits_and_at_least_one() -> None:
 
 
 def test_the_text_of_an_event_is_passed_on_untouched() -> None:
-    """DESIGN §1.5; PROTOCOL: whoever reads ignores what it does not know."""
+    """DESIGN §1.5, FAULTS 102; PROTOCOL: whoever reads ignores what it does not know."""
     text = '{"type":"mood.changed","seq":4,"at":5,"mood":"\\u00e9",  "x":1.0}'
     assert text in events_frame(3, 4, [text])
 

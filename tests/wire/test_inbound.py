@@ -184,7 +184,7 @@ def test_a_refusal_never_holds_more_than_a_sentence() -> None:
 
 
 def test_a_burst_then_a_rate() -> None:
-    """PROTOCOL §4: 100 in a burst and 20 per second; over it `rate_limited`, named by its id."""
+    """PROTOCOL §4, FAULTS security-limits: 100 in a burst, 20 per second; over it `rate_limited`, named by its id."""
     ear = Ear(Limits(), 0.0)
     for number in range(100):
         assert isinstance(ear.hear(f'{{"type":"cancel","id":"a{number}"}}', 0.0), c.Cancel)
@@ -194,7 +194,7 @@ def test_a_burst_then_a_rate() -> None:
 
 
 def test_a_flood_closes() -> None:
-    """PROTOCOL §1.3, FAULTS 48: over twice the burst within 10 s: 4429."""
+    """PROTOCOL §1.3, FAULTS 48, security-limits: over twice the burst within 10 s: 4429."""
     ear = Ear(Limits(), 0.0)
     answers = [ear.hear('{"type":"ping"}', 0.0) for _ in range(201)]
     assert answers.count(Ping()) == 100 and all(isinstance(said, Refused) for said in answers[100:200])
