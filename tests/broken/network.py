@@ -385,4 +385,12 @@ NETWORK: tuple[Break, ...] = (
         becomes='class Rename(ClientCommand, tag="rename", frozen=True, forbid_unknown_fields=True):',
         seen_by="acceptance/test_protocol_commands.py::test_unknown_fields_are_ignored",
     ),
+    Break(
+        case="40",
+        fault="bytes are not counted",
+        file="app/web/protocols.py",
+        was="if not self.handshake_complete or self._tokens.take(time.monotonic(), cost):",
+        becomes="if True:",
+        seen_by="acceptance/test_rudeness.py::test_a_hundred_thousand_fragments",
+    ),
 )

@@ -450,4 +450,28 @@ PROCESS: tuple[Break, ...] = (
         becomes="LOAD_BYTES = 1_048\n",
         seen_by="acceptance/test_rudeness.py::test_a_very_long_conversation",
     ),
+    Break(
+        case="27",
+        fault="no descriptor is kept back",
+        file="app/web/protocols.py",
+        was="    reserve = min(DESCRIPTORS_RESERVED, soft // 4)",
+        becomes="    return 0",
+        seen_by="acceptance/test_storage.py::test_few_file_descriptors_are_left",
+    ),
+    Break(
+        case="29",
+        fault="no snapshot is looked for",
+        file="app/actor/load.py",
+        was="if head.head >= SNAPSHOT_EVENTS and not whole:",
+        becomes="if False:",
+        seen_by="actor/test_load.py::test_a_long_log_is_folded_once",
+    ),
+    Break(
+        case="29",
+        fault="nothing is forgotten",
+        file="app/actor/load.py",
+        was="    forget(state)\n    made = list[bytes]()",
+        becomes="    made = list[bytes]()",
+        seen_by="actor/test_load.py::test_a_long_log_is_folded_once",
+    ),
 )
