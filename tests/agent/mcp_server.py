@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from mcp import types
 from mcp.server.lowlevel import Server
 from mcp.server.runner import serve_loop
@@ -126,6 +125,8 @@ async def main(how: str, home: Path) -> None:
         sys.exit(3)
     watching = asyncio.create_task(rude.watch())
     if how.isdigit():
+        import uvicorn  # over stdio nobody waits for it
+
         app = server.streamable_http_app()
         await uvicorn.Server(uvicorn.Config(app, port=int(how), log_level="critical")).serve()
     else:
