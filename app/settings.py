@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,6 +40,7 @@ class Settings:
     base_url: str | None
     secret: str | None
     origins: frozenset[str]
+    proxies: tuple[str, ...]
     open: bool
     heartbeat_seconds: float
     context_tokens: int
@@ -84,6 +86,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         base_url=env.address("OPENAI_BASE_URL"),
         secret=env.text("HOLDFAST_SECRET"),
         origins=env.origins("HOLDFAST_ORIGINS"),
+        proxies=env.networks("HOLDFAST_PROXIES"),
         open=env.flag("HOLDFAST_OPEN"),
         heartbeat_seconds=env.number("HOLDFAST_HEARTBEAT_SECONDS", 20, least=0.05),
         context_tokens=env.integer("HOLDFAST_CONTEXT_TOKENS", 128_000, least=1_000),
@@ -225,6 +228,15 @@ class _Reader:
         if not good:
             raise SettingError(f"{name} must be an address such as https://api.example.org/v1.")
         return text
+
+    def networks(self, name: str) -> tuple[str, ...]:
+        found = tuple((self.text(name) or "").replace(",", " ").split())
+        try:
+            for network in found:
+                ip_network(network)
+        except ValueError:
+            raise SettingError(f"{name} must hold addresses or networks such as 10.0.0.0/8, comma-separated.") from None
+        return found
 
     def origins(self, name: str) -> frozenset[str]:
         found = frozenset(origin.rstrip("/") for origin in (self.text(name) or "").replace(",", " ").split())

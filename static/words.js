@@ -184,6 +184,7 @@ export const finishes = {
 export const closings = {
   4501: 'You are not signed in.', 4503: 'You have no access to this conversation.',
   4504: 'There is no such conversation.', 4510: 'This conversation was deleted.',
+  4511: 'What is stored of this conversation is damaged. It is left alone.',
 };
 
 export function connectionWords(state, now) {

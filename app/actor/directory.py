@@ -139,8 +139,7 @@ class Directory:
     ) -> Created:
         """A conversation with these rows as its log and these texts kept beside it. `claimed`: their epoch is ours."""
         around = self._around
-        conversation, log = around.fresh(), around.fresh()
-        runs = tuple(state.runs)
+        conversation, log, runs = around.fresh(), around.fresh(), tuple(state.runs)
         item = item_of(conversation, state, plan(state, around.rules()))
         append = Append(conversation, 0, state.epoch, rows, item=item, runs=runs, creation=creation, kept=kept)
         try:
@@ -178,20 +177,29 @@ class Directory:
 
         Raises KeyError, and Rejected or Unavailable where the run cannot be stopped: then nothing has been deleted.
         """
-        actor = await self._open(conversation)
         self._deleting.add(conversation)
         try:
-            stopped = await answer_of(actor.submit(Cancel(id=f"delete-{self._around.fresh()}"), by))
-            if isinstance(stopped, Rejected):
-                raise stopped
-            if not await actor.over(self._around.grace_seconds + END_SECONDS):
-                logger.warning("the run of %s did not end in time for its deletion", conversation)
+            actor = await self._stopped(conversation, by)
             await until_stored(lambda: self._around.log.delete(conversation, self._around.clock()))
-            actor.feed.close(close_codes.DELETED)
+            if actor is not None:
+                actor.feed.close(close_codes.DELETED)
             await self._let_go(conversation)
         finally:
             self._deleting.discard(conversation)
         self.listing.removed(conversation, by)
+
+    async def _stopped(self, conversation: str, by: str) -> Actor | None:
+        """The actor, its run stopped for a deletion; None where the log is damaged: nothing of it runs or is read."""
+        try:
+            actor = await self._open(conversation)
+        except Corrupt:
+            return None
+        stopped = await answer_of(actor.submit(Cancel(id=f"delete-{self._around.fresh()}"), by))
+        if isinstance(stopped, Rejected):
+            raise stopped
+        if not await actor.over(self._around.grace_seconds + END_SECONDS):
+            logger.warning("the run of %s did not end in time for its deletion", conversation)
+        return actor
 
     async def restore(self, conversation: str) -> bool:
         """Undoes a deletion of the last ten minutes."""

@@ -41,7 +41,7 @@ async def find_item(request: Request, action: Action) -> tuple[House, str, Item,
     conversation = request.path_params["conversation"]
     try:
         item, head = await house.log.item(conversation)
-        deleted = (await house.log.head(conversation)).deleted
+        deleted = action != "delete" and (await house.log.head(conversation)).deleted  # a damaged one, too, may go
     except KeyError:
         raise Rejected("not_found", "There is no such conversation.") from None
     authorize(principal_of(request.scope), action, item.owner)

@@ -102,6 +102,11 @@ async def _http(request: Request, error: Exception) -> Response:
     return answer({"error": {"code": code, "message": error.detail}}, error.status_code)
 
 
+async def _damaged(request: Request, error: Exception) -> Response:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return refused(Rejected("internal", "What is stored of this conversation is damaged; it is left alone."))
+
+
 async def _internal(request: Request, error: Exception) -> Response:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return refused(Rejected("internal", "Something failed here; it has been logged."))
@@ -117,7 +122,7 @@ def application(
         exception_handlers={
             Rejected: _rejected,
             Unavailable: _unavailable,
-            Corrupt: _internal,
+            Corrupt: _damaged,
             KeyError: _gone,
             HTTPException: _http,
             Exception: _internal,

@@ -116,8 +116,10 @@ async def _code(work: Awaitable[int]) -> int:
         return await work
     except Rejected as refusal:
         return close_codes.NO_ACCESS if refusal.code == "forbidden" else close_codes.NO_SUCH_CONVERSATION
-    except (Unavailable, Corrupt):
+    except Unavailable:
         return close_codes.OVERLOADED
+    except Corrupt:
+        return close_codes.DAMAGED
 
 
 async def _converse(socket: Socket, house: House, after: int) -> int:

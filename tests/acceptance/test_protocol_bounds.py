@@ -139,11 +139,17 @@ async def test_who_keeps_to_the_rate_of_frames_does_not_meet_that_of_bytes(serve
 
 
 async def test_commands_over_http_are_limited_too(launch: Launch) -> None:
-    """100 in a burst per client address, then 429 `rate_limited`."""
+    """FAULTS security-limits: 100 in a burst per client address, whatever it says of itself, then 429."""
     server = await launch(HOLDFAST_RATE="20")
     conversation = (await server.create())["conversation"]
     began = time.monotonic()
-    answers = [await server.command(conversation, "rename", title=f"{n}") for n in range(180)]
+    url = f"/api/conversations/{conversation}/commands"
+    answers = [
+        await server.http.post(
+            url, json={"type": "rename", "id": fresh(), "title": f"{n}"}, headers={"X-Forwarded-For": f"10.0.0.{n}"}
+        )
+        for n in range(180)
+    ]
     allowed = 100 + 20 * (time.monotonic() - began) + 5
     statuses = [answer.status_code for answer in answers]
     assert set(statuses) == {202, 429} and 95 <= statuses.count(202) <= allowed, statuses.count(202)
