@@ -161,6 +161,22 @@ NETWORK: tuple[Break, ...] = (
         seen_by="acceptance/test_protocol_bounds.py::test_the_frame_from_the_client",
     ),
     Break(
+        case="40",
+        fault="a fragment costs no more than its bytes",
+        file="app/web/protocols.py",
+        was="self._arrived + FRAME_COST_BYTES * len(self.conn.events)",
+        becomes="self._arrived",
+        seen_by="acceptance/test_rudeness.py::test_a_hundred_thousand_fragments",
+    ),
+    Break(
+        case="40",
+        fault="bytes over the rate are taken as long as anything is left",
+        file="app/wire/inbound.py",
+        was="        if self._left < cost:\n",
+        becomes="        if self._left < 0:\n",
+        seen_by="wire/test_inbound.py::test_bytes_are_counted_like_frames",
+    ),
+    Break(
         case="41",
         fault="compression is accepted",
         file="app/server.py",

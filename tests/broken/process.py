@@ -427,6 +427,22 @@ PROCESS: tuple[Break, ...] = (
         seen_by="agent/test_tools.py::test_stuck_sync_tools_block_only_each_other",
     ),
     Break(
+        case="27",
+        fault="a socket that takes one of the last descriptors is served",
+        file="app/web/protocols.py",
+        was='self.scope["state"][CROWDED] = _beyond(self.transport) > 0\n',
+        becomes='self.scope["state"][CROWDED] = False\n',
+        seen_by="acceptance/test_storage.py::test_few_file_descriptors_are_left",
+    ),
+    Break(
+        case="27",
+        fault="a connection that was refused keeps its descriptor",
+        file="app/web/protocols.py",
+        was="            self.loop.call_later(REFUSED_SECONDS, transport.abort)\n",
+        becomes="            pass\n",
+        seen_by="acceptance/test_storage.py::test_few_file_descriptors_are_left",
+    ),
+    Break(
         case="28",
         fault="an idle actor stays in memory",
         file="app/actor/directory.py",
