@@ -44,7 +44,7 @@ from app.store.log_sqlite import SqliteLog
 from app.store.sqlite import Database
 from app.watchdog import watching
 from app.web.context import House
-from app.wire.frames import Limits
+from app.wire.frames import FRAME_COST_BYTES, FRAMES_BURST, Limits
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,6 @@ LETS_IN = re.compile(r"authorization|cookie", re.IGNORECASE)
 
 LOCK_MARGIN_SECONDS = 5
 """How much longer than a drain a new process waits for the data directory."""
-
-FRAMES_IN_A_BURST = 4
-"""So many of the largest frames may a socket send at once, whatever its rate."""
 
 HELD_CHARS_MAX = 16_384
 """So much of an unfinished line, or of a private key, waits to be printed."""
@@ -124,7 +121,7 @@ def limits_of(settings: Settings) -> Limits:
         queued=settings.queue_max,
         rate=settings.rate,
         rate_bytes=settings.rate_bytes,
-        burst_bytes=max(settings.rate_bytes, FRAMES_IN_A_BURST * settings.frame_bytes_max),
+        burst_bytes=max(settings.rate_bytes, FRAMES_BURST * (settings.frame_bytes_max + FRAME_COST_BYTES)),
         sockets=settings.sockets_max,
         heartbeat_seconds=settings.heartbeat_seconds,
     )

@@ -108,7 +108,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         frame_bytes_max=env.integer("HOLDFAST_FRAME_BYTES_MAX", 262_144, least=1_024, most=1_000_000),
         queue_max=env.integer("HOLDFAST_QUEUE_MAX", 10, least=1),
         rate=env.number("HOLDFAST_RATE", 20, least=0.1),
-        rate_bytes=env.integer("HOLDFAST_RATE_BYTES", 1_048_576, least=1_024),
+        rate_bytes=env.integer("HOLDFAST_RATE_BYTES", 6_000_000, least=1_024),
         sockets_max=env.integer("HOLDFAST_SOCKETS_MAX", 1_000, least=1),
         demo_pace=env.number("HOLDFAST_DEMO_PACE", 1),
         runs_max=env.integer("HOLDFAST_RUNS_MAX", 256, least=1),

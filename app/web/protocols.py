@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from app.wire.close_codes import TOO_MANY_BYTES
-from app.wire.frames import Limits
+from app.wire.frames import FRAME_COST_BYTES, Limits
 from app.wire.inbound import Tokens
 
 ABORT = "holdfast.abort"
@@ -32,9 +32,6 @@ A quarter of all where there are fewer than 256."""
 
 REFUSED_SECONDS = 2.0
 """So long a refused connection may take to hear of it."""
-
-FRAME_COST_BYTES = 256
-"""What a frame or a fragment costs beside its bytes: about what it takes to look at one, also at an empty one."""
 
 LAST_WORD_SECONDS = 3.0
 """So long a peer has to read why it is cut off; a reset at once would overtake the word."""

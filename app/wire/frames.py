@@ -18,6 +18,12 @@ from app.core.events import Json
 from app.core.state import Run, State
 
 PROTOCOL = 1
+FRAME_COST_BYTES = 128
+"""What a frame or a fragment of a client costs beside its bytes: about what it takes to look at an empty one."""
+
+FRAMES_BURST = 100
+"""Frames that a client may send at once."""
+
 FRAME_ROOM = 200
 """Bytes of an `events` frame around its events."""
 
@@ -37,10 +43,10 @@ class Limits:
     title_chars: int = bounds.TITLE_CHARS_MAX
     json_depth: int = bounds.JSON_DEPTH_MAX
     queued: int = 10
-    burst: int = 100
+    burst: int = FRAMES_BURST
     rate: float = 20
-    burst_bytes: int = 4 * bounds.CLIENT_FRAME_BYTES_MAX
-    rate_bytes: int = 1_048_576
+    burst_bytes: int = FRAMES_BURST * (bounds.CLIENT_FRAME_BYTES_MAX + FRAME_COST_BYTES)
+    rate_bytes: int = 6_000_000
     flood_seconds: float = 10
     sockets: int = 1000
     attempt_chars: int = bounds.ATTEMPT_CHARS_MAX

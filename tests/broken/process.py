@@ -482,12 +482,4 @@ PROCESS: tuple[Break, ...] = (
         becomes="if False:",
         seen_by="actor/test_load.py::test_a_long_log_is_folded_once",
     ),
-    Break(
-        case="29",
-        fault="nothing is forgotten",
-        file="app/actor/load.py",
-        was="    forget(state)\n    made = list[bytes]()",
-        becomes="    made = list[bytes]()",
-        seen_by="actor/test_load.py::test_a_long_log_is_folded_once",
-    ),
 )
