@@ -121,7 +121,7 @@ class Runner:
     def _effect(self, effect: Effect, state: State) -> Doing:
         match effect:
             case ModelCall():
-                return partial(self._model_call, effect, _request(effect, state))
+                return self._model_effect(effect, state)
             case Summary():
                 return partial(self._summary, effect, _summary_request(effect, state))
             case ToolCall():
@@ -141,6 +141,18 @@ class Runner:
     async def _admission(self, effect: Admission) -> None:
         await self._take_place()
         await self._submit(Admitted(effect))
+
+    def _model_effect(self, effect: ModelCall, state: State) -> Doing:
+        """The call; where its agent is not served here, a failure that passes when it is: nobody else may answer."""
+        assert state.run is not None
+        level = state.run.levels[effect.path]
+        if self._around.rules().agent(level) is None:
+            message = f"There is no agent {level.place[-1]} on this server."
+            return partial(self._fail, AttemptFailed(effect, "unknown_agent", message, retryable=True))
+        return partial(self._model_call, effect, _request(effect, state))
+
+    async def _fail(self, report: AttemptFailed) -> None:
+        await self._submit(report)
 
     async def _model_call(self, effect: ModelCall, request: Request) -> None:
         await self._take_place()

@@ -25,7 +25,7 @@ from app.web.answers import (
     refused,
 )
 from app.web.context import House
-from app.wire.frames import snapshot
+from app.wire.frames import standing
 from app.wire.inbound import is_id, parse_command
 
 LIST_MAX = 100
@@ -114,7 +114,7 @@ async def conversation(request: Request) -> Response:
     shown = item_json(item, head)
 
     def more(state: State) -> Json:
-        now = snapshot(state, "")
+        now = standing(state, "")
         return {"approvals": now.approvals, "queued": now.queued, "usage": _usage(state), "notes": notes_of(state)}
 
     return answer({**shown, **await house.directory.ask(id, more)})

@@ -14,7 +14,7 @@ from app.actor.feed import Feed
 from app.store.event_log import Unavailable
 from app.web.access import Principal
 from app.wire.close_codes import DELETED, SERVICE_RESTART
-from app.wire.frames import Limits, heartbeat_frame, snapshot
+from app.wire.frames import Limits, heartbeat_frame, standing
 from app.wire.reader import Behind, Reader
 
 Send = Callable[[str], Awaitable[None]]
@@ -38,7 +38,7 @@ class Follower:
         feed = self._feed = await self._directory.feed(conversation)
         feed.join(self._wake.set)
         try:
-            state = await self._directory.ask(conversation, lambda state: snapshot(state, feed.log))
+            state = await self._directory.ask(conversation, lambda state: standing(state, feed.log))
             reader = Reader(state, after, log)
             who = {"id": viewer.id, "role": viewer.role}
             await self._send(send, reader.attached(conversation, who, self._limits, self._clock()))

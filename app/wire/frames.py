@@ -106,7 +106,7 @@ def conversation_deleted_frame(conversation: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Standing:
     """What `attached` says of the conversation at `head`, taken from the committed state."""
 
     log: str
@@ -119,12 +119,12 @@ class Snapshot:
     queued: list[Json]
 
 
-def snapshot(state: State, log: str) -> Snapshot:
+def standing(state: State, log: str) -> Standing:
     """The part of a state that a reader sees; the client's fold gives the same (static/fold.js `projection`)."""
     run = state.run
     calls = run.calls if run else []
     open_events = [event for _, call in calls for event in (call.approval, call.doubt) if event is not None]
-    return Snapshot(
+    return Standing(
         log=log,
         head=state.seq,
         status=state.status,
@@ -152,23 +152,23 @@ def _run(run: Run | None) -> Json | None:
 
 
 def attached_frame(
-    conversation: str, snapshot: Snapshot, *, after: int, reset: bool, viewer: Json, limits: Limits, now: int
+    conversation: str, standing: Standing, *, after: int, reset: bool, viewer: Json, limits: Limits, now: int
 ) -> str:
     """The first frame of a reader; long texts in it are cut when it would be over its bound."""
     frame: dict[str, Any] = {
         "type": "attached",
         "protocol": PROTOCOL,
         "conversation": conversation,
-        "log": snapshot.log,
+        "log": standing.log,
         "after": after,
-        "head": snapshot.head,
+        "head": standing.head,
         "reset": reset,
-        "status": snapshot.status,
-        "run": snapshot.run,
-        "agent": snapshot.agent,
-        "title": snapshot.title,
-        "approvals": snapshot.approvals,
-        "queued": snapshot.queued,
+        "status": standing.status,
+        "run": standing.run,
+        "agent": standing.agent,
+        "title": standing.title,
+        "approvals": standing.approvals,
+        "queued": standing.queued,
         "viewer": viewer,
         "limits": asdict(limits),
         "now": now,
@@ -176,8 +176,8 @@ def attached_frame(
     text = to_json(frame)
     for chars in (SHORT_CHARS, SHORT_CHARS // 20, 0):
         if len(text.encode()) > limits.server_frame_bytes:
-            frame["queued"] = [{**words, "text": words["text"][:chars]} for words in snapshot.queued]
-            frame["approvals"] = [_shortened(approval, chars) for approval in snapshot.approvals[:APPROVALS_MAX]]
+            frame["queued"] = [{**words, "text": words["text"][:chars]} for words in standing.queued]
+            frame["approvals"] = [_shortened(approval, chars) for approval in standing.approvals[:APPROVALS_MAX]]
             text = to_json(frame)
     return text
 

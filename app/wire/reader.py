@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.wire.frames import Limits, Snapshot, attached_frame, live_frame
+from app.wire.frames import Limits, Standing, attached_frame, live_frame
 
 
 class Tail(Protocol):
@@ -34,17 +34,17 @@ class Behind:
 class Reader:
     """One reader's cursor. `after`: the client's cursor, any integer; `log`: the log it belongs to, if it said so."""
 
-    def __init__(self, snapshot: Snapshot, after: int, log: str | None) -> None:
-        self.reset = (log is not None and log != snapshot.log) or after > snapshot.head
+    def __init__(self, standing: Standing, after: int, log: str | None) -> None:
+        self.reset = (log is not None and log != standing.log) or after > standing.head
         self.cursor = 0 if self.reset else max(after, 0)
         self.live = False
-        self._snapshot = snapshot
-        self._known = snapshot.head
+        self._standing = standing
+        self._known = standing.head
 
     def attached(self, conversation: str, viewer: dict[str, str], limits: Limits, now: int) -> str:
         """The first frame."""
         return attached_frame(
-            conversation, self._snapshot, after=self.cursor, reset=self.reset, viewer=viewer, limits=limits, now=now
+            conversation, self._standing, after=self.cursor, reset=self.reset, viewer=viewer, limits=limits, now=now
         )
 
     def pull(self, tail: Tail) -> str | Behind | None:

@@ -328,6 +328,25 @@ async def test_two_processes_on_one_data_directory(launch: Launch) -> None:
     await tab.do("rename", title="Untouched")
 
 
+async def test_an_agent_that_is_not_served_any_more(launch: Launch, story: Story) -> None:
+    """Nobody else answers for it, nothing is lost: the step is tried again, and goes on when the agent is back."""
+    server = await launch(agents=("tests.acceptance.agents:plain",))
+    tab = await server.open(agent="plain")
+    await server.terminate()
+    server.agents = ("tests.acceptance.agents:desk",)
+    await server.start()
+    tab = await server.again(tab)
+    await tab.do("prompt", text=story.says("Are you there?"))
+    failed = await tab.event("model.failed")
+    assert failed["error"]["kind"] == "unknown_agent" and "plain" in failed["error"]["message"]
+    assert failed["retry_at"] > failed["at"] and not story.calls
+    await server.terminate()
+    server.agents = ("tests.acceptance.agents:plain",)
+    await server.start()
+    story.then(say("I am."))
+    assert (await server.outcome(tab.run))["result"] == "I am."
+
+
 async def test_old_and_new_process_overlap(launch: Launch, story: Story) -> None:
     """FAULTS 103: the new one waits for the lock and takes over, the run and all."""
     server = await launch(HOLDFAST_DRAIN_SECONDS="5")

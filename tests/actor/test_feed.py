@@ -15,7 +15,7 @@ from app.actor.pages import PAGES_BYTES_MAX, Pages
 from app.actor.records import Record
 from app.core.commands import Hint
 from app.store.event_log import Page, Unavailable
-from app.wire.frames import snapshot
+from app.wire.frames import standing
 from app.wire.reader import Behind, Reader
 from tests.actor.home import Home, virtual
 from tests.simulation.screen import Screen
@@ -313,7 +313,7 @@ async def test_a_reader_that_comes_between_a_commit_and_its_publication() -> Non
         second = await home.until(conversation, "text.streamed", times=2)
         feed = await home.directory.feed(conversation)
         assert first["seq"] < feed.floor < second["seq"], "the first piece is in the log only, the second in the feed"
-        readers = [Reader(snapshot(await home.state(conversation), feed.log), 0, None) for _ in range(2)]
+        readers = [Reader(standing(await home.state(conversation), feed.log), 0, None) for _ in range(2)]
         home.log.answers.clear()
         end.set()
         await home.until(conversation, "model.replied")

@@ -132,7 +132,7 @@ NETWORK: tuple[Break, ...] = (
         case="38",
         fault="a cursor of another log is resumed",
         file="app/wire/reader.py",
-        was="(log is not None and log != snapshot.log) or ",
+        was="(log is not None and log != standing.log) or ",
         becomes="",
         seen_by="wire/test_reader.py::test_where_a_reader_begins",
     ),

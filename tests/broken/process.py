@@ -349,7 +349,7 @@ PROCESS: tuple[Break, ...] = (
         case="22",
         fault="a cursor beyond the head is resumed",
         file="app/wire/reader.py",
-        was=" or after > snapshot.head\n",
+        was=" or after > standing.head\n",
         becomes="\n",
         seen_by="wire/test_reader.py::test_where_a_reader_begins",
     ),

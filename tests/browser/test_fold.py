@@ -17,7 +17,7 @@ from app.core.apply import apply
 from app.core.codec import decode, encode
 from app.core.events import Event
 from app.core.state import State
-from app.wire.frames import snapshot
+from app.wire.frames import standing
 from tests.acceptance.harness import ROOT
 from tests.acceptance.history import Record, surviving
 
@@ -63,7 +63,7 @@ def projections(log: list[Event]) -> list[Any]:
     state, said = State(), []
     for event in log:
         apply(state, decode(encode(event)))
-        now = snapshot(state, "L")
+        now = standing(state, "L")
         fields = ("status", "agent", "title", "run", "approvals", "queued")
         told = {**{name: getattr(now, name) for name in fields}, "notes": notes_of(state)}
         said.append(json.loads(msgspec.json.encode(told)))

@@ -200,7 +200,7 @@ def _flushes_what_is_not_committed(patch: Patch) -> None:
 
 def _joins_after_its_snapshot_and_skips_the_gap(patch: Patch) -> None:
     def skipping(self: Reader, tail: Tail) -> str | Behind | None:
-        if not self.live and self.cursor >= self._snapshot.head:
+        if not self.live and self.cursor >= self._standing.head:
             self.live, self.cursor = True, tail.head
             return live_frame(self.cursor)
         return pull(self, tail)
@@ -250,8 +250,8 @@ def _trims_one_record_too_many(patch: Patch) -> None:
 def _takes_a_cursor_of_another_log(patch: Patch) -> None:
     start = Reader.__init__
 
-    def trusting(self: Reader, snapshot: Any, after: int, log: str | None) -> None:
-        start(self, snapshot, min(after, snapshot.head), snapshot.log)
+    def trusting(self: Reader, standing: Any, after: int, log: str | None) -> None:
+        start(self, standing, min(after, standing.head), standing.log)
 
     patch.setattr(Reader, "__init__", trusting)
 

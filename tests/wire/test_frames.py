@@ -16,7 +16,7 @@ from app.core.events import Call
 from app.wire.frames import (
     FRAME_ROOM,
     Limits,
-    Snapshot,
+    Standing,
     accepted_frame,
     attached_frame,
     conversation_deleted_frame,
@@ -26,15 +26,15 @@ from app.wire.frames import (
     heartbeat_frame,
     live_frame,
     rejected_frame,
-    snapshot,
     split,
+    standing,
 )
 from tests.core.stage import Stage
 
 DECISION = {"decision": "denied", "by": "bob", "at": 1}
 
 
-def attached(shown: Snapshot, after: int = 0, *, reset: bool = False) -> dict[str, Any]:
+def attached(shown: Standing, after: int = 0, *, reset: bool = False) -> dict[str, Any]:
     text = attached_frame(
         "c", shown, after=after, reset=reset, viewer={"id": "ann", "role": "owner"}, limits=Limits(), now=7
     )
@@ -81,7 +81,7 @@ def test_a_frame_has_exactly_its_fields(text: str, frame: dict[str, Any]) -> Non
 def test_attached_when_idle() -> None:
     """PROTOCOL §1.1: `run` is null; `limits` states every bound."""
     stage = Stage()
-    frame = attached(snapshot(stage.state, "L1"), 1)
+    frame = attached(standing(stage.state, "L1"), 1)
     assert {name: frame[name] for name in ("type", "protocol", "conversation", "log", "after", "head", "reset")} == {
         "type": "attached", "protocol": 1, "conversation": "c", "log": "L1", "after": 1, "head": 1, "reset": False,
     }  # fmt: skip
@@ -100,7 +100,7 @@ def test_attached_describes_the_conversation_at_its_head() -> None:
     stage.crash()
     stage.hint("h1", "left")
     stage.prompt("p2", "next")
-    frame = attached(snapshot(stage.state, "L1"))
+    frame = attached(standing(stage.state, "L1"))
     assert frame["status"] == "waiting"
     assert frame["run"] == {"run": stage.run.run, "status": "waiting", "started_at": stage.run.started_at, "step": 1}
     events = {event["seq"]: event for event in map(json.loads, stage.texts())}
@@ -111,7 +111,7 @@ def test_attached_describes_the_conversation_at_its_head() -> None:
         {"kind": "prompt", "target": "p2", "message": "p2", "text": "next", "author": "ann"},
     ]
     stage.cancel()
-    frame = attached(snapshot(stage.state, "L1"))
+    frame = attached(standing(stage.state, "L1"))
     assert (frame["approvals"], frame["queued"], frame["run"]) == ([], [], None)
 
 
@@ -123,12 +123,12 @@ def test_attached_shows_hints_that_a_drain_has_left_over() -> None:
     stage.prompt("p2", "next")
     stage.drain()
     stage.reply("done")
-    frame = attached(snapshot(stage.state, "L1"))
+    frame = attached(standing(stage.state, "L1"))
     assert frame["run"] is None
     assert [(words["kind"], words["target"]) for words in frame["queued"]] == [("hint", "h1"), ("prompt", "p2")]
     stage.drain(False)
     stage.crash()
-    assert [words["target"] for words in attached(snapshot(stage.state, "L1"))["queued"]] == ["p2"]
+    assert [words["target"] for words in attached(standing(stage.state, "L1"))["queued"]] == ["p2"]
 
 
 def test_attached_stays_within_its_bound_whatever_waits() -> None:
@@ -140,7 +140,7 @@ def test_attached_stays_within_its_bound_whatever_waits() -> None:
     many = "{" + ",".join(f'"a{number}":1e9' for number in range(500)) + "}"
     calls = [Call(call=f"c{number}", tool="guarded", arguments=many) for number in range(120)]
     stage.reply("", *calls)
-    frame = attached(snapshot(stage.state, "L1"))
+    frame = attached(standing(stage.state, "L1"))
     assert len(frame["queued"]) == 10 and len(frame["approvals"]) == 120
     assert all(event["digest"] and event.get("truncated") for event in frame["approvals"])
 
@@ -152,7 +152,7 @@ def test_a_small_approval_beside_a_large_one_is_shown_whole() -> None:
     calls = [Call(call="small", tool="guarded", arguments='{"n": 1}')]
     calls += [Call(call=f"c{number}", tool="guarded", arguments=long) for number in range(20)]
     stage.reply("", *calls)
-    small, large, *_ = attached(snapshot(stage.state, "L1"))["approvals"]
+    small, large, *_ = attached(standing(stage.state, "L1"))["approvals"]
     assert small["arguments"] == {"n": 1} and "truncated" not in small
     assert 1_000 < len(large["arguments"]["text"]) <= 2_000
 
@@ -181,7 +181,7 @@ def test_what_a_decision_needs_is_in_the_snapshot() -> None:
     stage = Stage()
     stage.prompt()
     stage.reply("", "guarded")
-    (request,) = snapshot(stage.state, "L1").approvals
+    (request,) = standing(stage.state, "L1").approvals
     said = c.Approve(
         id="y", run=request["run"], call=[*request.get("path", []), request["call"]], digest=request["digest"]
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.wire.frames import Limits, Snapshot, events_frame
+from app.wire.frames import Limits, Standing, events_frame
 from app.wire.reader import Behind, Reader
 
 
@@ -29,7 +29,7 @@ class Tail:
 
 
 def reader(after: int, head: int, log: str | None = None) -> Reader:
-    return Reader(Snapshot("L1", head, "idle", "a", "", None, [], []), after, log)
+    return Reader(Standing("L1", head, "idle", "a", "", None, [], []), after, log)
 
 
 def frames(one: Reader, tail: Tail) -> list[dict[str, Any]]:
