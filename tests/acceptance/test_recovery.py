@@ -342,8 +342,8 @@ async def test_an_agent_that_is_not_served_any_more(launch: Launch, story: Story
     assert failed["retry_at"] > failed["at"] and not story.calls
     await server.terminate()
     server.agents = ("tests.acceptance.agents:plain",)
-    await server.start()
     story.then(say("I am."))
+    await server.start()
     assert (await server.outcome(tab.run))["result"] == "I am."
 
 
