@@ -7,8 +7,6 @@ so many, another set each time the story changes.
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 
 from tests.simulation import clock
@@ -43,7 +41,6 @@ def play(**where: int) -> Reference:
 @pytest.fixture(scope="module")
 def unharmed() -> Reference:
     """The story without a kill: how many places there are."""
-    logging.disable(logging.WARNING)
     return play()
 
 

@@ -5,7 +5,6 @@ A change of the product moves what happens in a world; then the first WORLDS see
 
 from __future__ import annotations
 
-import logging
 import random
 import re
 
@@ -68,7 +67,6 @@ def search(mutation: Mutation) -> tuple[int, str] | None:
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_every_fault_is_caught(mutation: Mutation) -> None:
-    logging.disable(logging.WARNING)
     found = search(mutation)
     assert found is not None, f"{WORLDS} worlds did not notice: {mutation.fault}"
     print(f"world {found[0]}: {found[1][:200]}")
@@ -76,7 +74,6 @@ def test_every_fault_is_caught(mutation: Mutation) -> None:
 
 def test_without_a_fault_these_worlds_are_fine() -> None:
     """What catches a fault is the fault, not the world."""
-    logging.disable(logging.WARNING)
     for mutation in MUTATIONS:
         if mutation.seed == PURE:
             for seed in range(20):

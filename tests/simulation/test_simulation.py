@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from dataclasses import replace
 
@@ -116,6 +115,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def test_worlds(seeds: range) -> None:
     """P1-P8 in every world; FAULTS 85 in those with a small window."""
-    logging.disable(logging.WARNING)
     for seed in seeds:
         play(seed)
