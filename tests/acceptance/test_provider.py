@@ -384,3 +384,14 @@ async def test_reasoning_is_not_sent_back_as_an_answer(server: Server, story: St
     await tab.do("prompt", text=story.says("Go"))
     await tab.ended()
     assert all("Secret thoughts" not in (m.get("content") or "") for call in story.calls for m in call.messages)
+
+
+async def test_more_calls_than_one_reply_may_ask_for(server: Server, story: Story) -> None:
+    """P8, FAULTS 84: 200 calls in one reply: 128 run, each with its result, and the reply says that it was cut."""
+    asked = use(*(Use("tick", {"number": number}, id=f"k{number}") for number in range(200)))
+    tab = await answered(server, story, asked, say("Enough."))
+    first, _ = tab.all("model.replied")
+    most = tab.attached["limits"]["attempt_calls"]
+    assert (len(first["calls"]), most, first["finish"]) == (128, 128, "limit")
+    assert sorted(story.calls[1].results) == sorted(f"k{number}" for number in range(128))
+    await settled(server, tab)
