@@ -184,6 +184,11 @@ class Client:
         await self.until(lambda c: len(ends(c)) >= times, f"{times} ended runs", within)
         return ends(self)[times - 1]
 
+    async def flushed(self, within: float = DEADLINE) -> None:
+        """The (first) run has ended and is in the archive: from here on the log is at rest."""
+        through = (await self.ended())["seq"]
+        await self.until(lambda c: [e for e in c.all("archive.flushed") if e["through"] >= through], "flushed", within)
+
     async def shows(self, text: str, within: float = DEADLINE) -> None:
         """The newest attempt's streamed text is exactly this."""
         await self.until(lambda c: c.text() == text, f"streamed text {text!r}", within)

@@ -200,7 +200,7 @@ async def test_models_without_a_price_say_so(launch: Launch, story: Story) -> No
     tab = await begin(server, story, lambda _: say("Cheap."))
     assert (await tab.ended())["usage"] == {"input": 11, "output": 7, "unpriced": True}
     assert "no price for stub-1" in server.said()
-    await tab.event("archive.flushed")
+    await tab.flushed()
     assert server.sql("SELECT cost, unpriced FROM runs") == [(None, 1)]
 
 

@@ -57,8 +57,7 @@ async def test_the_fields_of_each_event_of_a_run(server: Server, story: Story) -
     call = await story.call()
     await call.text("Done.")
     await call.end()
-    await tab.ended()
-    await tab.event("archive.flushed")
+    await tab.flushed()
     seen: dict[str, Json] = {}
     for event in tab.events:
         if event["type"] != "model.replied" or event["step"] == 1:
@@ -175,8 +174,7 @@ async def test_all_readers_see_one_order(server: Server, story: Story) -> None:
     await call.end()
     logs = []
     for tab in tabs:
-        await tab.ended()
-        await tab.event("archive.flushed")  # the last event of a run: from here on the log is at rest
+        await tab.flushed()
         logs.append([record.text for record in await settled(server, tab)])
     assert logs[0] == logs[1] == logs[2]
 

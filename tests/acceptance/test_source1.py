@@ -203,8 +203,7 @@ async def test_001_10_two_tabs_see_the_same(server: Server, story: Story) -> Non
     story.then(say("Thanks."))
     await call.end()
     for tab in (one, two):
-        await tab.ended()
-        await tab.event("archive.flushed")  # the last event of a run: from here on the log is at rest
+        await tab.flushed()
     assert [r.text for r in await settled(server, one)] == [r.text for r in await settled(server, two)]
 
 
