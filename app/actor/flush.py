@@ -12,12 +12,11 @@ from msgspec.structs import replace
 from app.actor.summary import archived_conversation, archived_run
 from app.core import events as e
 from app.core.codec import decode
-from app.core.errors import Corrupt
 from app.core.events import Event
 from app.core.state import State, Words
 from app.core.transcript import result_text
 from app.store.archive import ArchivedCall, ArchivedMessage, Flush
-from app.store.event_log import EventLog
+from app.store.event_log import EventLog, walk
 
 PAGE_BYTES = 262_144
 
@@ -45,17 +44,12 @@ def due(conversation: str, state: State) -> Due:
 
 
 async def collect(log: EventLog, conversation: str, due: Due) -> Flush:
-    """The whole flush, with the messages and calls that the log holds. Raises Unavailable."""
+    """The whole flush, with the messages and calls that the log holds. Raises Corrupt, Unavailable."""
     flush, words = replace(due.flush, messages=[], calls=[]), dict(due.words)
-    cursor = due.since
-    while cursor < flush.through:
-        page = await log.read(conversation, cursor, PAGE_BYTES)
+    async for page in walk(log, conversation, due.since, flush.through, PAGE_BYTES):
         for text in page.texts:
             if (event := decode(text)).seq <= flush.through:
                 _add(flush, event, words)
-        if page.through <= cursor:
-            raise Corrupt(f"{conversation}: the log ends at {cursor}, but {flush.through} was committed")
-        cursor = page.through
     return flush
 
 

@@ -20,9 +20,10 @@ import msgspec
 from app.core.apply import fold
 from app.core.codec import decode
 from app.core.errors import Corrupt
+from app.core.rebuild import CONTRADICTIONS
 from app.core.snapshot import forget, joined, parts
 from app.core.state import State
-from app.store.event_log import EventLog, Head, Snapshot, Unavailable
+from app.store.event_log import EventLog, Head, Snapshot, Unavailable, walk
 
 logger = logging.getLogger(__name__)
 
@@ -79,21 +80,18 @@ async def refresh(log: EventLog, conversation: str) -> None:
 
 async def _fold(log: EventLog, conversation: str, head: Head, state: State, whole: bool) -> int:
     """Folds on from where the state stands, forgetting on the way what a snapshot would; how many events."""
-    cursor, folded = state.seq, 0
-    while cursor < head.head:
-        page = await log.read(conversation, cursor, LOAD_BYTES)
+    folded = 0
+    async for page in walk(log, conversation, state.seq, head.head, LOAD_BYTES):
         texts = page.texts
         try:
             fold((decode(text) for text in texts), state)
-        except (LookupError, AssertionError, StopIteration) as error:
-            raise Corrupt(f"{conversation}: the log contradicts itself after {cursor}: {error!r}") from error
-        if page.through <= cursor:
-            raise Corrupt(f"{conversation}: the log ends at {cursor} and should end at {head.head}")
-        cursor = page.through
+        except CONTRADICTIONS as error:
+            raise Corrupt(f"{conversation}: the log contradicts itself after {page.after}: {error!r}") from error
+        state.seq = page.through
         before, folded = folded, folded + len(texts)
         if not whole and folded // SNAPSHOT_EVENTS > before // SNAPSHOT_EVENTS:
             forget(state)
-    state.seq, state.epoch = cursor, head.epoch
+    state.epoch = head.epoch
     return folded
 
 

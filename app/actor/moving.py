@@ -27,7 +27,6 @@ from app.core.continuation import (
     departure,
     ended,
     export,
-    is_genuine,
     is_kept_of,
 )
 from app.core.continuation_value import Ours, parse
@@ -35,7 +34,7 @@ from app.core.errors import Corrupt, Rejected
 from app.core.events import ArchiveFlushed, ConversationCreated, Event, Json, RunMoved, owner_of
 from app.core.rebuild import CONTRADICTIONS
 from app.core.state import State
-from app.store.event_log import EventLog, Page
+from app.store.event_log import EventLog, Page, walk
 
 TRIES_MAX = 20
 """How often it is tried again because the conversation went on meanwhile: the archive is flushed, a title changes."""
@@ -133,9 +132,9 @@ class Moving:
         Raises Rejected: bad_command, digest_mismatch, not_running (gone on elsewhere; not taken), not_found,
         no_such_approval, and what a decision is refused with. What is refused before its log is here leaves no trace.
         """
-        ours = check(returned, self.secret, force=force and not self.shared)
+        ours, genuine = check(returned, self.secret, force=force and not self.shared)
         said = decisions(returned)
-        if not is_genuine(returned, self.secret) and await self.log.find_run(ours.run) is not None:
+        if not genuine and await self.log.find_run(ours.run) is not None:
             raise Rejected("digest_mismatch", "This server knows the run, and it has not signed this object.")
         if await self._is_ours(ours):
             record = await self.directory.ask(ours.conversation, lambda state: state.runs.get(ours.run))
@@ -144,7 +143,7 @@ class Moving:
             return await self._decide(ours.conversation, returned, said, by)
         if not ours.taken and not force:
             raise Rejected("not_running", "This run was not taken from its server; `force` says that that is gone.")
-        founded = await self._found(returned, by)
+        founded = await self._found(returned, by, genuine)
         decided = await self._decide(founded.conversation, returned, said, by, arrived=True)
         return Created(founded.conversation, ours.run, duplicate=founded.duplicate and decided.duplicate)
 
@@ -155,8 +154,8 @@ class Moving:
         except KeyError:
             return False
 
-    async def _found(self, returned: Json, by: str) -> Created:
-        """A conversation with the log that an object carries."""
+    async def _found(self, returned: Json, by: str, genuine: bool) -> Created:
+        """A conversation with the log that an object carries. `genuine`: our key says that nothing was changed."""
         ours, _ = parse(returned)
         try:
             events, texts = _arrived(ours.events, by)
@@ -166,7 +165,7 @@ class Moving:
         if state.run is None or state.run.run != ours.run:
             raise Rejected("not_running", "The object does not hold the suspended run that it names.")
         check_tools(state, self.rules)
-        if not is_genuine(returned, self.secret):
+        if not genuine:
             check_readable(returned, state, self.rules)
         kept = tuple((clean(ref), clean(text)) for ref, text in ours.kept.items())
         creation = "continuation-" + _digest(ours.run, ours.log)
@@ -204,19 +203,15 @@ class Moving:
     async def _exported(self, conversation: str, log: str, through: int, *, taken: bool) -> Json:
         """The continuation of the log up to `through`, whatever came after it. Raises Rejected as `export`."""
         state, texts = State(), list[str]()
-        size = cursor = 0
-        while cursor < through:
-            page = await self.log.read(conversation, cursor, PAGE_BYTES)
+        size = 0
+        async for page in walk(self.log, conversation, 0, through, PAGE_BYTES):
             lasting = _lasting(page, through)
             try:
                 fold((event for event, _ in lasting), state)
             except CONTRADICTIONS as error:
-                raise Corrupt(f"{conversation}: the log contradicts itself after {cursor}: {error!r}") from error
+                raise Corrupt(f"{conversation}: the log contradicts itself after {page.after}: {error!r}") from error
             texts += [text for _, text in lasting]
             _check_size(size := size + sum(len(text) for _, text in lasting))
-            if page.through <= cursor:
-                raise Corrupt(f"{conversation}: the log ends at {cursor} and should reach {through}")
-            cursor = page.through
         state.seq = through
         kept: dict[str, str] = {}
         for ref in await self.log.kept_refs(conversation):

@@ -21,7 +21,7 @@ from app.agent.context import Cancelled, ToolContext, ToolError
 from app.agent.mcp import McpTool
 from app.agent.tools import Tool
 from app.core.bounds import RESULT_CHARS_MAX
-from app.core.calls import parse_arguments, shown_arguments
+from app.core.calls import call_key, parse_arguments, shown_arguments
 from app.core.codec import clean
 from app.core.commands import Progressed, ToolEnded, ToolStarting
 from app.core.effects import ToolCall
@@ -41,7 +41,7 @@ class ToolWork:
     def __init__(self, effect: ToolCall, conversation: str, submit: Submit, around: Surroundings) -> None:
         self.effect = effect
         self.given_up = False
-        self._key = "/".join((effect.run, *effect.path, effect.call))
+        self._key = call_key(effect.run, effect.path, effect.call)
         self._conversation = conversation
         self._submit = submit
         self._around = around

@@ -1,4 +1,4 @@
-"""The arguments of a call: from the model's text to what a tool gets and what events show."""
+"""A call: its name, and its arguments from the model's text to what a tool gets and what events show."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from app.core import events as e
 from app.core.bounds import JSON_DEPTH_MAX
 from app.core.codec import deeper
 from app.core.state import OpenCall
+
+
+def call_key(run: str, path: e.Path, call: str) -> str:
+    """What a call is known by outside its run: to what a tool calls in turn, and where its texts are kept.
+
+    Distinct for every call of a conversation: no id holds a slash.
+    """
+    return "/".join((run, *path, call))
 
 
 def parse_arguments(text: str) -> e.Json:

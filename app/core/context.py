@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from app.core import events as e
+from app.core.calls import call_key
 from app.core.events import Json
 from app.core.state import Context, HistoryItem, Words
 
@@ -39,7 +40,7 @@ def recent(history: list[HistoryItem], context: Context) -> int:
 
 def reference(item: Words | e.ToolReturned) -> str:
     """The name under which the model reads the whole of an item; that of a result is also the one it is kept under."""
-    return item.message if isinstance(item, Words) else "/".join((item.run or "", *item.path, item.call))
+    return item.message if isinstance(item, Words) else call_key(item.run or "", item.path, item.call)
 
 
 def text_of(item: Words | e.ToolReturned, context: Context) -> str:

@@ -12,6 +12,7 @@ import hmac
 from dataclasses import dataclass, replace
 from typing import Any
 
+from app.core.calls import call_key
 from app.core.catalogue import Rules
 from app.core.codec import canonical
 from app.core.continuation_value import VERSION, Ours, parse
@@ -88,7 +89,7 @@ def is_kept_of(state: State, name: str) -> bool:
 
     Not of a later run, and not what a call that had been given up has left since.
     """
-    late = {"/".join((run, *path, call)) for run, path, call in state.given_up}
+    late = {call_key(*given_up) for given_up in state.given_up}
     return name.partition("/")[0] in state.runs and name not in late
 
 
@@ -174,14 +175,16 @@ def _unanswered(exported: Json) -> Json:
     return {**exported, "approval_info": infos, "holdfast": ours}
 
 
-def check(returned: Json, secret: bytes, *, force: bool) -> Ours:
-    """What stands under `holdfast` in an object that came back. Raises Rejected for anything that is not what left.
+def check(returned: Json, secret: bytes, *, force: bool) -> tuple[Ours, bool]:
+    """What stands under `holdfast` in an object that came back, and whether our key has signed it. Raises Rejected for
+    anything that is not what left.
 
     An object that was signed with a key which is not ours is taken only where `force` says that its server is gone.
     """
     ours, _ = parse(returned)
-    if is_genuine(returned, secret) or (force and ours.key != key_of(secret)):
-        return ours
+    genuine = is_genuine(returned, secret)
+    if genuine or (force and ours.key != key_of(secret)):
+        return ours, genuine
     raise Rejected("digest_mismatch", "The object was changed, or another server's key has signed it; nothing runs.")
 
 

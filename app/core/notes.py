@@ -13,6 +13,7 @@ from typing import get_args
 from app.core import commands as c
 from app.core import events as e
 from app.core.bounds import NOTE_CHARS_MAX, NOTES_MAX, NOTES_TOLD_CHARS_MAX
+from app.core.calls import call_key
 from app.core.effects import ToolCall
 from app.core.errors import Rejected
 from app.core.events import NoteKind
@@ -70,7 +71,7 @@ def save_tool_note(ledger: Ledger, command: c.SaveNote) -> None:
 
 def note_id(effect: ToolCall, number: int) -> str:
     """The id of a tool's note: the same for every try of its call. No command's id has a slash."""
-    return "/".join((effect.run, *effect.path, f"{effect.call}.{number}"))
+    return call_key(effect.run, effect.path, f"{effect.call}.{number}")
 
 
 def _checkpoint(draft: c.Draft) -> str:

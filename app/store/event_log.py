@@ -12,11 +12,11 @@ against both. No driver exception and no transaction leaks out of a variant.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from app.core.errors import Conflict, HoldfastError
+from app.core.errors import Conflict, Corrupt, HoldfastError
 
 SEPARATOR = "\n"
 
@@ -241,3 +241,13 @@ class EventLog(Protocol):
 
     async def writable(self) -> bool:
         """Whether an append would be taken right now (the store answers and is not full, read-only or quarantined)."""
+
+
+async def walk(log: EventLog, conversation: str, after: int, through: int, page_bytes: int) -> AsyncIterator[Page]:
+    """The pages of a log, from `after` to the one that reaches `through`. Raises Corrupt where it ends before."""
+    while after < through:
+        page = await log.read(conversation, after, page_bytes)
+        if page.through <= after:
+            raise Corrupt(f"{conversation}: the log ends at {after} and should reach {through}")
+        yield page
+        after = page.through

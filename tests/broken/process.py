@@ -86,8 +86,8 @@ PROCESS: tuple[Break, ...] = (
         case="7",
         fault="the idempotency key is another one with each owner",
         file="app/actor/tool_effect.py",
-        was="(effect.run, *effect.path, effect.call)",
-        becomes="(effect.run, *effect.path, effect.call, str(effect.epoch))",
+        was="call_key(effect.run, effect.path, effect.call)",
+        becomes="call_key(effect.run, effect.path, effect.call + str(effect.epoch))",
         seen_by="actor/test_tool_effect.py::test_a_tool_knows_where_it_belongs",
     ),
     Break(
