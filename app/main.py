@@ -199,6 +199,7 @@ def house_of(settings: Settings, agents: Mapping[str, Agent], model: Model, log:
     if models := unpriced(rules):
         logger.warning("HOLDFAST_PRICES has no price for %s: what that costs is not counted", ", ".join(models))
     runs = asyncio.Semaphore(settings.runs_max)
+    tool_threads.room(settings.tools_max)
     secret = settings.secret.encode() if settings.secret else file_secret(settings.data / "secret")
     around = Surroundings(
         log=log,

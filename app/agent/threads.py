@@ -18,18 +18,24 @@ from typing import TypeVar
 from app.agent.context import ToolError
 
 T = TypeVar("T")
-THREADS_MAX = 32
+
+THREADS_SPARE = 32
+"""Threads for tools that were given up and still run, beside one for each tool that may be at work."""
 
 
 class Threads:
     """Runs functions in at most `limit` daemon threads; what finds none free waits in order of arrival."""
 
-    def __init__(self, limit: int = THREADS_MAX) -> None:
+    def __init__(self, limit: int = THREADS_SPARE) -> None:
         self.limit = limit
         self._lock = threading.Lock()
         self._waiting: deque[Callable[[], None]] = deque()
         self._running = 0
         self._open: set[Future[object]] = set()
+
+    def room(self, tools: int) -> None:
+        """Sees to it that so many tools at work find a thread each, whatever else is stuck: none waits once started."""
+        self.limit = max(self.limit, tools + THREADS_SPARE)
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
         """Runs `function` in the caller's context variables. It must not raise: a raised exception ends its thread.
@@ -77,4 +83,4 @@ class Threads:
 
 
 tool_threads = Threads()
-"""The one pool of the process. Set `tool_threads.limit` once at start; `tool_threads.close()` at the very end."""
+"""The one pool of the process, with `room` for its tools; `tool_threads.close()` at the very end."""

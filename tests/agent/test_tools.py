@@ -13,7 +13,7 @@ import pytest
 
 from app.agent import Cancelled, Tool, ToolContext, tool
 from app.agent.context import MESSAGE_CHARS_MAX
-from app.agent.threads import tool_threads
+from app.agent.threads import THREADS_SPARE, Threads, tool_threads
 from app.agent.tools import ConfigError, ToolError
 
 from .calls import Watched
@@ -272,6 +272,15 @@ async def test_stuck_sync_tools_block_only_each_other(monkeypatch: pytest.Monkey
     assert tasks[-1].cancelled(), "what has not begun stops at once"
     go.set()
     assert await asyncio.gather(*tasks[:-1]) == [f"done {number}" for number in range(more - 1)]
+
+
+def test_no_tool_that_has_a_place_waits_for_a_thread() -> None:
+    """Its `tool.started` is durable by then: waiting for a thread, it would be in doubt without having begun."""
+    threads = Threads()
+    threads.room(64)
+    together = threading.Barrier(64 + THREADS_SPARE, timeout=10)
+    for work in [threads.submit(together.wait) for _ in range(together.parties)]:
+        work.result(10)
 
 
 async def test_closing_gives_up_stuck_calls() -> None:
