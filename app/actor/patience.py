@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Between tries; the last one repeats."""
+"""Between tries at the most; the last one repeats."""
 
 
 async def until_stored(attempt: Callable[[], Awaitable[T]], on_failure: Callable[[], None] | None = None) -> T:
@@ -30,8 +31,13 @@ async def until_stored(attempt: Callable[[], Awaitable[T]], on_failure: Callable
                 logger.warning("the store is not available, trying on: %s", error)
                 if on_failure is not None:
                     on_failure()
-        await asyncio.sleep(PAUSES_SECONDS[min(tries, len(PAUSES_SECONDS) - 1)])
+        await asyncio.sleep(pause(tries))
         tries += 1
+
+
+def pause(tries: int) -> float:
+    """Seconds to wait after so many tries and one, from half of it on: who failed together does not return together."""
+    return PAUSES_SECONDS[min(tries, len(PAUSES_SECONDS) - 1)] * (1 + random.random()) / 2  # noqa: S311
 
 
 async def answer_of(future: asyncio.Future[T]) -> T:

@@ -214,6 +214,14 @@ PROCESS: tuple[Break, ...] = (
     ),
     Break(
         case="15",
+        fault="whoever failed together comes back together",
+        file="app/actor/patience.py",
+        was=" * (1 + random.random()) / 2",
+        becomes="",
+        seen_by="actor/test_patience.py::test_pauses_grow_to_a_limit_and_differ",
+    ),
+    Break(
+        case="15",
         fault="a lock is not waited for at all",
         file="app/store/sqlite_hop.py",
         was="timeout=busy_ms / 1000",

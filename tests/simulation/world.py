@@ -135,6 +135,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
+        random.seed(self.seed)  # the pauses of a store's retries
         if self.before is None:
             terms, wordy = self.terms, self.terms.window is not None
             self.model = RandomModel(
