@@ -121,8 +121,7 @@ class Directory:
 
     async def create(self, *, owner: str, agent: str, title: str, prompt: str | None, id: str | None) -> Created:
         """Starts a conversation, and its first run where there is a prompt. Raises Rejected, Unavailable."""
-        around = self._around
-        state = State()
+        around, state = self._around, State()
         stamp = Stamp(around.clock(), owner, around.fresh(), around.chance())
         decision = decide(state, Create(agent, title, owner, prompt, id), stamp, around.rules())
         return await self.found(state, pack(decision.events).rows, owner=owner, creation=id, claimed=True)
@@ -135,11 +134,12 @@ class Directory:
         owner: str,
         creation: str | None,
         claimed: bool,
+        elsewhere: tuple[str, ...] = (),
         kept: tuple[tuple[str, str], ...] = (),
     ) -> Created:
-        """A conversation with these rows as its log and these texts kept beside it. `claimed`: their epoch is ours."""
-        around = self._around
-        conversation, log, runs = around.fresh(), around.fresh(), tuple(state.runs)
+        """A conversation with this log. `claimed`: its epoch is ours; `elsewhere`: its runs that others are home to."""
+        around, runs = self._around, tuple(run for run in state.runs if run not in elsewhere)
+        conversation, log = around.fresh(), around.fresh()
         item = item_of(conversation, state, plan(state, around.rules()))
         append = Append(conversation, 0, state.epoch, rows, item=item, runs=runs, creation=creation, kept=kept)
         try:

@@ -44,13 +44,18 @@ def due(conversation: str, state: State) -> Due:
 
 
 async def collect(log: EventLog, conversation: str, due: Due) -> Flush:
-    """The whole flush, with the messages and calls that the log holds. Raises Corrupt, Unavailable."""
+    """The whole flush, with the messages and calls that the log holds; of runs only those that are at home here: a log
+    that came from elsewhere may tell of others. Raises Corrupt, Unavailable.
+    """
     flush, words = replace(due.flush, messages=[], calls=[]), dict(due.words)
     async for page in walk(log, conversation, due.since, flush.through, PAGE_BYTES):
         for text in page.texts:
             if (event := decode(text)).seq <= flush.through:
                 _add(flush, event, words)
-    return flush
+    of = {run.run for run in flush.runs} | {call.run for call in flush.calls}
+    here = {run for run in of if await log.find_run(run) == conversation}
+    runs, calls = [run for run in flush.runs if run.run in here], [call for call in flush.calls if call.run in here]
+    return replace(flush, runs=runs, calls=calls)
 
 
 def _add(flush: Flush, event: Event, words: dict[str, Words]) -> None:

@@ -170,7 +170,10 @@ class Moving:
         kept = tuple((clean(ref), clean(text)) for ref, text in ours.kept.items())
         creation = "continuation-" + _digest(ours.run, ours.log)
         rows = pack(events, texts).rows
-        return await self.directory.found(state, rows, owner=by, creation=creation, claimed=False, kept=kept)
+        known = [run for run in state.runs if run != ours.run and await self.log.find_run(run) is not None]
+        return await self.directory.found(
+            state, rows, owner=by, creation=creation, claimed=False, elsewhere=tuple(known), kept=kept
+        )
 
     async def _decide(
         self, conversation: str, returned: Json, said: list[tuple[list[str], str, bool]], by: str, arrived: bool = False

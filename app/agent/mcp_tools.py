@@ -7,7 +7,6 @@ cannot be made fit is left out. What a tool is called here begins with its serve
 from __future__ import annotations
 
 import hashlib
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import msgspec
 from app.agent.mcp_schema import is_schema
 from app.agent.result import cut
 from app.core.bounds import JSON_DEPTH_MAX
+from app.core.calls import NAME_CHARS_MAX, NO_NAME_CHARACTER
 from app.core.codec import canonical, clean, deeper
 from app.core.events import Json, Origin
 from app.core.reading import READ_RESULT
@@ -34,11 +34,9 @@ SCHEMA_BYTES_MAX = 16_384
 READ_BYTES_MAX = 512_000
 """Of all that a server declares; checking schemas is slow, about a second for so much."""
 
-NAME_CHARS_MAX = 64
 REMOTE_NAME_CHARS_MAX = 256
 ERROR_CHARS_MAX = 4_000
 
-NO_NAME_CHARACTER = re.compile(r"[^A-Za-z0-9_-]")
 UNSEEN = ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp")
 """Unicode's categories of what has no shape: controls, direction marks, tags, private use, surrogates."""
 

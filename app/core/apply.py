@@ -159,7 +159,7 @@ def _run(state: State, event: Event) -> None:
         case e.SuspensionRequested():
             run.suspend = event.by
         case e.CancelRequested():
-            run.stop = Stop(event.by, event.at, event.seq)
+            run.stop = Stop(event.by, event.at, event.seq, event.error)
         case e.RunCompleted() | e.RunFailed() | e.RunCancelled() | e.RunMoved():
             state.run = None
             state.flush_due = event.seq

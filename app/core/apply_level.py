@@ -182,6 +182,7 @@ def _approval(state: State, run: Run, level: Level, event: e.ApprovalRequested |
     if isinstance(event, e.ApprovalRequested):
         call.approval = event
         return
+    digest = None if call.approval is None else call.approval.digest
     call.approval = None
     if event.arguments is not None:
         call.arguments, call.kept = event.arguments, None
@@ -192,7 +193,7 @@ def _approval(state: State, run: Run, level: Level, event: e.ApprovalRequested |
         go_by(state, level, call.tool)
     if event.always:
         state.always.add((*level.via, call.tool))
-    decided = Decided(event.decision, event.by, event.at, event.arguments)
+    decided = Decided(event.decision, event.by, event.at, event.arguments, digest)
     state.decisions[run.run, event.path, event.call] = decided
 
 

@@ -50,6 +50,9 @@ RETRY_FLOOR_MS = 100
 DESCRIPTION_BYTES_MAX = 400_000
 """Encoded bytes of an agent's instructions and tools: they fit the event that describes it."""
 
+CALL_CHARS_MAX = 256
+"""Of the id that a provider gives to a call; a longer one is cut."""
+
 DEPTH_MAX = 8
 """Sub-agents inside each other."""
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from app.core import events as e
 from app.core.bounds import JSON_DEPTH_MAX
 from app.core.codec import deeper
 from app.core.state import OpenCall
+
+NAME_CHARS_MAX = 64
+NO_NAME_CHARACTER = re.compile(r"[^A-Za-z0-9_-]")
+"""What strict providers refuse in the name of a tool."""
 
 
 def call_key(run: str, path: e.Path, call: str) -> str:

@@ -17,8 +17,12 @@ from app.core.usage import estimated, priced
 
 
 def fail(ledger: Ledger, run: Run, failure: Failure, rules: Rules) -> bool:
-    close(ledger, run, "failed", "holdfast", rules)
-    ledger.emit(e.RunFailed(run=run.run, error=failure))
+    """Fails a run; where tools are at work, they are stopped first and have the grace time to confirm it."""
+    if run.stop is None and any(call.runs for _, call in run.calls):
+        ledger.emit(e.CancelRequested(run=run.run, by="holdfast", error=failure))
+    else:
+        close(ledger, run, "failed", "holdfast", rules)
+        ledger.emit(e.RunFailed(run=run.run, error=failure))
     return True
 
 

@@ -233,9 +233,13 @@ class ModelFailed(Event, tag="model.failed"):
 
 
 class CancelRequested(Event, tag="cancel.requested"):
-    """A stop was accepted while tools run; the closing append waits for them, for the grace time at most."""
+    """A stop was accepted while tools run; the closing append waits for them, for the grace time at most.
+
+    `error`: what the run fails with then; without one it is cancelled.
+    """
 
     by: str
+    error: Failure | None = None
 
 
 Ceiling = Literal["steps", "calls", "repeats", "seconds", "tokens", "money"]

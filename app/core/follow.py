@@ -17,7 +17,7 @@ from app.core.endings import close, denied, fail, given_up
 from app.core.events import Failure, Path
 from app.core.ledger import Ledger
 from app.core.request import begin_attempt
-from app.core.state import Level, OpenCall, Run, Words
+from app.core.state import Level, OpenCall, Run, Stop, Words
 from app.core.summarising import Place
 from app.core.window import measure
 
@@ -34,7 +34,7 @@ def _due(ledger: Ledger, rules: Rules) -> bool:
     if run is None:
         return not rules.draining and _start_next(ledger)
     if run.stop is not None:
-        return _stopped(ledger, run, run.stop.by, overdue=at >= run.stop.at + rules.grace_ms, rules=rules)
+        return _stopped(ledger, run, run.stop, overdue=at >= run.stop.at + rules.grace_ms, rules=rules)
     if _expired(ledger, run, rules) or _interrupted(ledger, run, rules):
         return True
     if run.status != "running":
@@ -235,11 +235,13 @@ def is_interrupted(run: Run, path: Path, call: OpenCall, rules: Rules) -> bool:
     return spec is not None and spec.interruptible
 
 
-def _stopped(ledger: Ledger, run: Run, by: str, *, overdue: bool, rules: Rules) -> bool:
+def _stopped(ledger: Ledger, run: Run, stop: Stop, *, overdue: bool, rules: Rules) -> bool:
     if any(call.runs for _, call in run.calls) and not overdue:
         return False
-    close(ledger, run, "cancelled", by, rules)
-    ledger.emit(e.RunCancelled(run=run.run, by=by))
+    if stop.error is not None:
+        return fail(ledger, run, stop.error, rules)
+    close(ledger, run, "cancelled", stop.by, rules)
+    ledger.emit(e.RunCancelled(run=run.run, by=stop.by))
     return True
 
 

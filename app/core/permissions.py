@@ -18,12 +18,14 @@ from app.core.events import Failure, Json, Path
 from app.core.ledger import Ledger
 from app.core.state import CallId, Decided, OpenCall
 
+NOT_THESE = "The arguments are not the ones that this decision is about."
+
 
 def approve(ledger: Ledger, command: c.Approve, rules: Rules) -> str | None:
     """Edited arguments are a full replacement, validated before they are accepted."""
     where = _where(command.run, command.call)
     if decided := ledger.state.decisions.get(where):
-        return _again(decided, "approved", command.arguments)
+        return _again(decided, "approved", command.arguments, command.digest)
     call, request = _open_approval(ledger, where, command.digest)
     if command.arguments is not None:
         _check_arguments(ledger, where[1], call.tool, command.arguments, rules)
@@ -44,7 +46,7 @@ def approve(ledger: Ledger, command: c.Approve, rules: Rules) -> str | None:
 def deny(ledger: Ledger, command: c.Deny, rules: Rules) -> str | None:
     where = run, path, _ = _where(command.run, command.call)
     if decided := ledger.state.decisions.get(where):
-        return _again(decided, "denied", None)
+        return _again(decided, "denied", None, command.digest)
     if command.reason is not None and len(command.reason) > REASON_CHARS_MAX:
         raise Rejected("too_large", f"The reason is longer than {REASON_CHARS_MAX} characters.")
     _, request = _open_approval(ledger, where, command.digest)
@@ -66,7 +68,7 @@ def settle(ledger: Ledger, command: c.Settle) -> str | None:
     call = _open_call(ledger, where)
     if call is None or call.doubt is None:
         if decided := ledger.state.decisions.get(where):
-            return _again(decided, command.outcome, None)
+            return _again(decided, command.outcome, None, None)
         raise Rejected("no_such_approval", "No open doubt has this run and call.")
     if command.result is not None and len(command.result) > RESULT_CHARS_MAX:
         raise Rejected("too_large", f"The result is longer than {RESULT_CHARS_MAX} characters.")
@@ -114,7 +116,7 @@ def _open_approval(ledger: Ledger, where: CallId, digest: str) -> tuple[OpenCall
     if call.approval.expires_at is not None and ledger.stamp.at >= call.approval.expires_at:
         raise Rejected("already_closed", "This approval is closed: expired.")
     if call.approval.digest != digest:
-        raise Rejected("digest_mismatch", "The arguments are not the ones that this decision is about.")
+        raise Rejected("digest_mismatch", NOT_THESE)
     return call, call.approval
 
 
@@ -129,10 +131,12 @@ def _check_arguments(ledger: Ledger, path: Path, tool: str, arguments: Json, rul
         raise Rejected("bad_arguments", wrong)
 
 
-def _again(decided: Decided, decision: str, arguments: Json | None) -> str:
-    """The same decision again is noted; another one learns who was first."""
+def _again(decided: Decided, decision: str, arguments: Json | None, digest: str | None) -> str:
+    """The same decision again is noted; another one learns who was first. `digest`: what it is said to be about."""
     if decided.decision in ("cancelled", "expired"):
         raise Rejected("already_closed", f"This approval is closed: {decided.decision}.")
+    if digest is not None and decided.digest is not None and digest != decided.digest:
+        raise Rejected("digest_mismatch", NOT_THESE)
     if decided.decision != decision or decided.arguments != arguments:
         first = {"decision": decided.decision, "by": decided.by, "at": decided.at}
         raise Rejected("already_decided", f"{decided.by} has decided already: {decided.decision}.", decision=first)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from app.core import commands as c
 from app.core import events as e
 from app.core.bounds import (
+    CALL_CHARS_MAX,
     RESULT_CHARS_MAX,
     RETRY_AFTER_MS_MAX,
     RETRY_DELAY_MS_MAX,
@@ -95,7 +96,7 @@ def _named(calls: list[Call], taken: set[str], ledger: Ledger) -> list[Call]:
     """
     named, seen = [], set(taken)
     for call in calls:
-        id = call.call[:64].replace("/", "_") or f"call_{ledger.fresh_id()}"
+        id = call.call[:CALL_CHARS_MAX].replace("/", "_") or f"call_{ledger.fresh_id()}"
         while id in seen:
             id = f"{id[:32]}_{ledger.fresh_id()}"
         seen.add(id)

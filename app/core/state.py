@@ -181,6 +181,7 @@ class Stop:
     by: str
     at: int
     seq: int
+    error: e.Failure | None = None  # what the run fails with; none where it was cancelled
 
 
 @dataclass(slots=True)
@@ -243,6 +244,7 @@ class Decided:
     by: str
     at: int
     arguments: Json | None = None
+    digest: str | None = None  # of the approval
 
 
 @dataclass(slots=True)

@@ -1,14 +1,16 @@
 """What the model sees: the history of a level as Chat Completions messages, always valid for a strict provider.
 
 Every assistant message with calls is followed at once by exactly one tool message per call, in the order of the calls;
-the order in which results came does not matter. No message is empty, every argument text is a JSON object. Pure: the
-same state gives the same messages.
+the order in which results came does not matter. No message is empty, no call id repeats, every argument text is a JSON
+object. Pure: the same state gives the same messages.
 """
 
 from __future__ import annotations
 
+from itertools import count
+
 from app.core import events as e
-from app.core.calls import parse_arguments
+from app.core.calls import NAME_CHARS_MAX, NO_NAME_CHARACTER, parse_arguments
 from app.core.catalogue import AgentSpec, Rules
 from app.core.codec import to_json
 from app.core.context import opening, recent, text_of
@@ -35,6 +37,7 @@ def messages(state: State, path: Path, rules: Rules, context: Context | None = N
             results[item.call]["content"] += result_text(item, context)
         else:
             told.extend(_message(item, results, context))
+    _tell_apart(told)
     return told
 
 
@@ -75,17 +78,40 @@ def _message(item: HistoryItem, results: dict[str, Json], context: Context) -> l
     return []
 
 
+def _tell_apart(told: list[Json]) -> None:
+    """Gives every call an id of its own: some providers count anew in each reply, and others refuse what repeats.
+
+    Wherever two calls have the same id, the older one gets another: the model gets back the newest as it wrote it.
+    """
+    asked = [(at, call) for at, one in enumerate(told) for at, call in enumerate(one.get("tool_calls", ()), at + 1)]
+    taken = {call["id"] for _, call in asked}
+    if len(taken) == len(asked):
+        return
+    newer = set[str]()
+    for answer, call in reversed(asked):
+        if (id := call["id"]) in newer:
+            number = next(number for number in count(1) if f"{id}_{number}" not in taken)
+            call["id"] = told[answer]["tool_call_id"] = f"{id}_{number}"
+        taken.add(call["id"])
+        newer.add(id)
+
+
+def _name(tool: str) -> str:
+    """A tool's name as a provider takes it back. The model may have made one up, which is then no tool's."""
+    return NO_NAME_CHARACTER.sub("_", tool)[:NAME_CHARS_MAX] or "_"
+
+
 def _tool_call(call: e.Call) -> Json:
     """The call as the model wrote it; text that is no JSON object goes back as an empty one (its error says why)."""
     if call.truncated:
-        short = to_json({"cut": call.arguments[:CUT_CHARS]})
-        return {"id": call.call, "type": "function", "function": {"name": call.tool, "arguments": short}}
-    try:
-        parse_arguments(call.arguments)
-        arguments = call.arguments if call.arguments.strip() else "{}"
-    except ValueError:
-        arguments = "{}"
-    return {"id": call.call, "type": "function", "function": {"name": call.tool, "arguments": arguments}}
+        arguments = to_json({"cut": call.arguments[:CUT_CHARS]})
+    else:
+        try:
+            parse_arguments(call.arguments)
+            arguments = call.arguments if call.arguments.strip() else "{}"
+        except ValueError:
+            arguments = "{}"
+    return {"id": call.call, "type": "function", "function": {"name": _name(call.tool), "arguments": arguments}}
 
 
 def result_text(event: e.ToolReturned | e.ToolFailed, context: Context | None = None) -> str:

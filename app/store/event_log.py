@@ -88,7 +88,7 @@ class Append:
     epoch       the writer's; larger than the stored one = a claim, which shuts out the older owner
     superseded  owners whose stored pieces this append deletes
     item        the new list item, None = unchanged
-    runs        ids of runs that started here (found again by `find_run`)
+    runs        ids of runs that are at home here from now on (found again by `find_run`)
     creation    the creation's idempotency key, for the first append of a log only
     kept        texts that are kept from the start, by name, for the first append of a log only
     """
@@ -199,7 +199,7 @@ class EventLog(Protocol):
         """One item and its head, deleted ones included."""
 
     async def find_run(self, run: str) -> str | None:
-        """The conversation in which a run started, or None."""
+        """The conversation in which a run is at home: where it started, or was put back last. None: nowhere here."""
 
     async def unfinished(self, now: int) -> list[str]:
         """Conversations, not deleted, that are `busy` or whose `wake_at` is not None and <= `now`; oldest first."""

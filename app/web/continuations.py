@@ -18,6 +18,9 @@ BODY_BYTES_MAX = 4 * CONTINUATION_BYTES_MAX
 DEPTH_MAX = 96
 """Nesting of JSON: sub-agents stand inside each other."""
 
+OF_A_RUN = {"continuation", "holdfast", "approval_info", "end_reason", "suspend_list", "rejected_tool_calls"}
+"""What stands in an object that a run has left with, and not in the body of a creation."""
+
 
 async def show(request: Request) -> Response:
     """`GET /api/conversations/{c}/continuation`: a copy, to inspect and to decide here."""
@@ -49,7 +52,7 @@ async def put_back(request: Request) -> Response:
     principal = principal_of(request.scope)
     authorize(principal, "create", None)
     body = await read_object(request, BODY_BYTES_MAX, DEPTH_MAX)
-    if "continuation" not in body and "holdfast" not in body:
+    if not OF_A_RUN.intersection(body):
         return await api.create_from(request, body)
     force = request.query_params.get("force") == "1"
     put = await house.moving.put_back(body, principal.id, force=force)

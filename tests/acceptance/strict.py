@@ -68,7 +68,8 @@ def _assistant(message: Json) -> list[str]:
 
 def _pairs(messages: Sequence[Json]) -> list[str]:
     """Calls are followed at once by exactly one result each, and results stand nowhere else."""
-    found: list[str] = []
+    asked = [call["id"] for message in messages for call in message.get("tool_calls", [])]
+    found: list[str] = [] if len(set(asked)) == len(asked) else [f"call ids repeat: {asked}"]
     waiting: list[str] = []
     for number, message in enumerate(messages):
         if message["role"] == "tool":

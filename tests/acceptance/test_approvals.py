@@ -83,6 +83,21 @@ async def test_an_agent_that_ends_on_denial(server: Server, story: Story) -> Non
     await settled(server, tab)
 
 
+async def test_the_end_by_denial_waits_for_tools_that_stop(server: Server, story: Story) -> None:
+    """§2: a started tool that confirms its stop within the grace time is `cancelled`, not in doubt."""
+    place, line = fresh("place"), fresh("line")
+    tab = await server.open(agent="stern")
+    story.then(use(table(place), Use("once", {"line": line, "gate": line}, id="beside")))
+    await tab.do("prompt", text=story.says("Do it"))
+    asked = await tab.event("approval.requested")
+    await tab.event("tool.started", call="beside")
+    await tab.do("deny", run=tab.run, call=["book"], digest=asked["digest"])
+    assert (await tab.ended())["error"]["kind"] == "denied"
+    assert tab.all("tool.failed", call="beside")[0]["error"]["kind"] == "cancelled"
+    assert (await server.get(f"/api/runs/{tab.run}/output"))["end_reason"] == "rejected_tool_calls"
+    await settled(server, tab)
+
+
 async def test_approval_as_a_function_of_the_arguments(server: Server, story: Story) -> None:
     """Little is paid at once, much only when a person says so."""
     line = fresh("line")

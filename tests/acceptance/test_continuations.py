@@ -156,7 +156,8 @@ async def test_what_was_changed_is_refused(server: Server, story: Story) -> None
         assert refused["error"]["code"] == "digest_mismatch"
     newer = copy.deepcopy(object)
     newer["holdfast"]["version"] = 2
-    wrong: list[Json] = [newer, {"continuation": {}}, {"holdfast": {}}]
+    ended: Json = {"result": "done", "messages": [], "end_reason": "completed"}
+    wrong: list[Json] = [newer, {"continuation": {}}, {"holdfast": {}}, ended, {"approval_info": []}]
     for broken in [*wrong, {**object, "approval_info": [{"approved": "yes"}]}]:
         await put_back(server, broken, 400)
     assert "authorize_account" not in began(server, name)

@@ -264,6 +264,28 @@ async def test_an_unknown_tool(server: Server, story: Story) -> None:
     assert story.calls[1].results["k2"] == "tick 1" and story.calls[1].results["k1"]
 
 
+@pytest.mark.parametrize("name", ["", "no such tool", "functions.search", "n" * 70, "süß"])
+async def test_a_name_that_no_tool_has(server: Server, story: Story, name: str) -> None:
+    """FAULTS 82: made up by the model, and refused by the provider that it came from, were it told as it is."""
+    tab = await answered(server, story, use(Use(name, "{}", id="k1")), say("I see."))
+    assert tab.all("tool.failed", call="k1")[0]["error"]["kind"] == "unknown_tool"
+    assert tab.all("model.replied")[0]["calls"][0]["tool"] == name
+    assert story.calls[1].results["k1"] and tab.all("run.completed")
+
+
+async def test_ids_that_begin_anew_in_each_run(server: Server, story: Story) -> None:
+    """FAULTS 83, 002-10: some providers number the calls of each reply; none is told two calls of one id."""
+    tab = await server.open()
+    for number in range(1, 4):
+        story.then(use(Use("tick", {"number": number}, id="call_0")), say("Ticked."))
+        await tab.do("prompt", text=story.says(f"Tick {number}"))
+        assert (await tab.ended(number))["type"] == "run.completed"
+        assert story.calls[-1].results["call_0"] == f"tick {number}", "the newest comes back as the model wrote it"
+    assert [event["call"] for event in tab.all("tool.returned")] == ["call_0"] * 3, "unique within the run"
+    assert set(story.calls[-1].results.values()) == {"tick 1", "tick 2", "tick 3"}
+    await settled(server, tab)
+
+
 def ticks(*parts: Json) -> Answer:
     """Chunks of tool calls, each with only what is given."""
 

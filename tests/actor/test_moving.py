@@ -468,3 +468,40 @@ async def test_a_run_is_taken_whatever_is_written_beside_it_just_then() -> None:
             await asyncio.sleep(0)
         archive.gate.set()
         assert (await taking)["holdfast"]["taken"]
+
+
+@virtual
+async def test_a_run_is_at_home_in_one_conversation() -> None:
+    """001-11: a log that comes here again tells of runs that have gone on here; what came of them is left alone."""
+    home, conversation = await waiting()
+    first = (await home.state(conversation)).run
+    assert first is not None
+    one = await moving(home).take(conversation, "ann")
+    home.model.lines.append(calls("guarded"))
+    await home.say(conversation, Prompt(id="p3", text="third"))
+    await home.until(conversation, "approval.requested", times=2)
+    two = await moving(home).take(conversation, "ann")
+    other, put = await arrive(approved(one))
+    await other.until(put.conversation, "run.completed", times=2)
+    await other.until(put.conversation, "archive.flushed")
+    again = await moving(other).put_back(approved(two), "ann", force=False)
+    await other.until(again.conversation, "run.completed", times=2)
+    await other.until(again.conversation, "archive.flushed")
+    assert await other.log.find_run(first.run) == put.conversation
+    assert [(run.run, run.status) for run in await other.archive.runs(put.conversation)][-1] == (first.run, "completed")
+    assert [run.run for run in await other.archive.runs(again.conversation)] == [again.run]
+
+
+@virtual
+async def test_what_comes_home_leaves_the_runs_of_its_first_home_there() -> None:
+    """001-11, 004-22: the conversation that a run left keeps its own; the run is where it went on."""
+    home, conversation = await waiting()
+    before = [run.run for run in await home.archive.runs(conversation)]
+    there, put = await arrive(await moving(home).take(conversation, "ann"))
+    back = await moving(there).take(put.conversation, "ann")
+    come = await moving(home).put_back(approved(back), "ann", force=False)
+    await home.until(come.conversation, "run.completed", times=2)
+    await home.until(come.conversation, "archive.flushed")
+    assert [run.run for run in await home.archive.runs(conversation)] == before[:1]
+    assert [run.run for run in await home.archive.runs(come.conversation)] == [come.run]
+    assert await home.log.find_run(before[0]) == conversation

@@ -115,13 +115,22 @@ def test_the_same_decision_with_other_arguments_is_a_different_one() -> None:
 def test_a_decision_is_remembered_after_the_run() -> None:
     """FAULTS 61: after a restart and in a later run too."""
     stage = asked("guarded")
-    run = stage.run.run
+    run, digest = stage.run.run, stage.digest("k1")
     stage.deny()
     stage.reply("so be it")
     stage.crash()
-    again: dict[str, Any] = {"run": run, "call": ["k1"], "digest": "x"}
+    again: dict[str, Any] = {"run": run, "call": ["k1"], "digest": digest}
     assert stage.say(c.Deny(id="d2", **again)) == ["command.noted"]
     assert stage.refuses(c.Approve(id="d3", **again)).code == "already_decided"
+
+
+def test_a_decision_about_other_arguments_is_never_the_same_one() -> None:
+    """§4: a decision is about run, path and digest."""
+    stage = asked("guarded")
+    wrong: dict[str, Any] = {"run": stage.run.run, "call": ["k1"], "digest": "x"}
+    stage.approve()
+    assert stage.refuses(c.Approve(id="d2", **wrong)).code == "digest_mismatch"
+    assert stage.refuses(c.Deny(id="d3", **wrong)).code == "digest_mismatch"
 
 
 def test_after_a_cancel_it_is_closed() -> None:

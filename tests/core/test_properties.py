@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -176,7 +177,10 @@ def test_notes_are_saved_once_and_put_back_whole(seed: int) -> None:
 
 
 def check_strict(told: list[e.Json]) -> None:
-    """Every assistant message with calls is followed at once by one answer per call; nothing is empty."""
+    """Every assistant message with calls is followed at once by one answer per call; nothing is empty or repeats."""
+    calls = [call for message in told for call in message.get("tool_calls", [])]
+    assert len({call["id"] for call in calls}) == len(calls)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", call["function"]["name"]) for call in calls)
     expected: list[str] = []
     for message in told:
         if expected:
