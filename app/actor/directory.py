@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,35 +19,26 @@ from app.actor.census import Census, take, word_of
 from app.actor.feed import Feed
 from app.actor.leaving import END_SECONDS, end_late
 from app.actor.listing import Listing
-from app.actor.load import SNAPSHOT_EVENTS, load, refresh
+from app.actor.load import load
 from app.actor.mailbox import Question
 from app.actor.patience import answer_of, until_stored
 from app.actor.records import pack
 from app.actor.stale import Stale
 from app.actor.summary import item_of
 from app.actor.surroundings import Surroundings
+from app.actor.sweeping import RESTORE_MS, Sweeping
 from app.core.commands import Cancel, Command, Create, Stamp
 from app.core.decide import Decision, decide
 from app.core.errors import Conflict, Corrupt, Rejected
 from app.core.plan import plan
-from app.core.snapshot import forget
 from app.core.state import State
 from app.store.event_log import AlreadyCreated, Append, Row, Unavailable
 from app.wire import close_codes
 
 logger = logging.getLogger(__name__)
 
-SWEEP_SECONDS = 5.0
-"""How often idle actors are let go and due ones looked for."""
-
-IDLE_SWEEPS = 2
-"""An actor that was idle at so many sweeps in a row leaves memory."""
-
 CRASHES_MAX = 3
 """An actor that ended by a fault is activated again by itself at most so often until a pass of it succeeds."""
-
-RESTORE_MS = 600_000
-"""A deleted conversation can be restored for ten minutes; then everything is removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +61,6 @@ class Directory:
         self._actors: dict[str, Actor] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._opening: dict[str, asyncio.Task[Actor]] = {}
-        self._idle: dict[str, int] = {}
         self._faults: dict[str, int] = {}
         self._deleting: set[str] = set()
         self._stale = Stale(around)
@@ -85,7 +76,13 @@ class Directory:
         """
         for conversation in await self._stale.unfinished(older=older):
             await self._pick_up(conversation)
-        self._sweeper = asyncio.create_task(self._sweep())
+        sweeping = Sweeping(self._around, self._actors, self._let_go, self._wake)
+        self._sweeper = asyncio.create_task(sweeping.run())
+
+    async def _wake(self, conversation: str) -> None:
+        """Activates what is due, unless it is here, or was left alone."""
+        if conversation not in self._actors and self._faults.get(conversation, 0) <= CRASHES_MAX:
+            await self._pick_up(conversation)
 
     async def _pick_up(self, conversation: str) -> None:
         """Activates what has work to do and waits for its first pass; what is damaged is left alone."""
@@ -142,11 +139,15 @@ class Directory:
         conversation, log = around.fresh(), around.fresh()
         item = item_of(conversation, state, plan(state, around.rules()))
         append = Append(conversation, 0, state.epoch, rows, item=item, runs=runs, creation=creation, kept=kept)
-        try:
+
+        async def create() -> Actor:
             await around.log.create(append, log, owner)
+            return self._begin(Actor(conversation, log, state.epoch, state, around, claimed=claimed))
+
+        try:
+            await answer_of(self._bring(conversation, create()))
         except AlreadyCreated as first:
             return Created(first.conversation, first.run, duplicate=True)
-        self._begin(Actor(conversation, log, state.epoch, state, around, claimed=claimed))
         around.on_item(item, state.seq)
         return Created(conversation, runs[-1] if runs else None, duplicate=False)
 
@@ -222,10 +223,15 @@ class Directory:
         if (actor := self._actors.get(conversation)) is not None:
             return actor
         if (opening := self._opening.get(conversation)) is None:
-            opening = self._opening[conversation] = asyncio.create_task(self._activate(conversation))
-            opening.add_done_callback(lambda _: self._opening.pop(conversation, None))
-            opening.add_done_callback(lambda task: task.cancelled() or task.exception())  # also if nobody waits
+            opening = self._bring(conversation, self._activate(conversation))
         return await answer_of(opening)
+
+    def _bring(self, conversation: str, coming: Coroutine[Any, Any, Actor]) -> asyncio.Task[Actor]:
+        """Whoever asks for the conversation from now on waits for this: what is in the log is not yet in memory."""
+        opening = self._opening[conversation] = asyncio.create_task(coming)
+        opening.add_done_callback(lambda _: self._opening.pop(conversation, None))
+        opening.add_done_callback(lambda task: task.cancelled() or task.exception())  # also if nobody waits
+        return opening
 
     async def _activate(self, conversation: str) -> Actor:
         if (leaving := self._tasks.get(conversation)) is not None:
@@ -233,14 +239,14 @@ class Directory:
         log, state = await load(self._around.log, conversation)
         actor = Actor(conversation, log, state.epoch, state, self._around)
         self._stale.stop(actor)
-        self._begin(actor)
-        return actor
+        return self._begin(actor)
 
-    def _begin(self, actor: Actor) -> None:
+    def _begin(self, actor: Actor) -> Actor:
         conversation = actor.conversation
         self._actors[conversation] = actor
         task = self._tasks[conversation] = asyncio.create_task(actor.run())
         task.add_done_callback(lambda task: self._ended(actor, task))
+        return actor
 
     def _ended(self, actor: Actor, task: asyncio.Task[None]) -> None:
         conversation = actor.conversation
@@ -270,31 +276,3 @@ class Directory:
         if actor is not None and task is not None:
             actor.leave()
             await asyncio.wait({task})
-
-    async def _sweep(self) -> None:
-        """Passivates what is idle, activates what is due, purges what was deleted long enough ago.
-
-        One at a time, what has grown long gets a snapshot: the log is folded beside the actor, which notices nothing.
-        """
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            for conversation, actor in list(self._actors.items()):
-                if actor.grown >= SNAPSHOT_EVENTS:
-                    actor.grown = 0
-                    await refresh(self._around.log, conversation)
-                    actor.ask(forget)
-                sweeps = self._idle.get(conversation, 0) + 1 if actor.idle else 0
-                self._idle[conversation] = sweeps
-                if sweeps >= IDLE_SWEEPS:
-                    await self._let_go(conversation)
-            self._idle = {conversation: n for conversation, n in self._idle.items() if conversation in self._actors}
-            try:
-                now = self._around.clock()
-                for conversation in await self._around.log.unfinished(now):
-                    if conversation not in self._actors and self._faults.get(conversation, 0) <= CRASHES_MAX:
-                        await self._pick_up(conversation)
-                for conversation in await self._around.log.deleted(now - RESTORE_MS):
-                    await self._around.archive.remove(conversation)
-                await self._around.log.purge(now - RESTORE_MS)  # last: until then a crash leaves it all to be repeated
-            except (Unavailable, Corrupt) as error:
-                logger.warning("the store is not available: %s", error)

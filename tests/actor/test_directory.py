@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from app.actor.directory import CRASHES_MAX, IDLE_SWEEPS, RESTORE_MS, SWEEP_SECONDS
+from app.actor.directory import CRASHES_MAX
 from app.actor.listing import Watcher
+from app.actor.sweeping import IDLE_SWEEPS, RESTORE_MS, SWEEP_SECONDS
 from app.agent import Agent, tool
 from app.core import commands as c
 from app.core.errors import Corrupt, Rejected
@@ -42,6 +43,26 @@ async def patient() -> str:
 
 
 # --- activation
+
+
+@virtual
+async def test_whoever_comes_while_it_is_created_waits_for_its_actor() -> None:
+    """Durable, and listed, before its actor is here: a reader and the sweep meet that one, never one of their own."""
+    home = Home()
+    home.model.lines.append(["done"])
+    await home.directory.start()
+    home.log.answers.clear()
+    creating = asyncio.create_task(home.create())
+    while not (stored := await home.log.log.unfinished(2**62)):
+        await asyncio.sleep(0.01)
+    [conversation] = stored
+    asking = asyncio.create_task(home.directory.feed(conversation))
+    await asyncio.sleep(SWEEP_SECONDS + 1)
+    home.log.answers.set()
+    assert await creating == conversation and (await asking).closed is None
+    await home.until(conversation, "run.completed")
+    types = await home.types(conversation)
+    assert "actor.activated" not in types and types.count("step.started") == 1 == len(home.model.requests)
 
 
 @virtual

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.actor import directory, load
-from app.actor.directory import SWEEP_SECONDS
+from app.actor import load, sweeping
 from app.actor.moving import Moving
+from app.actor.sweeping import SWEEP_SECONDS
 from app.agent import Agent, tool
 from app.core import commands as c
 from app.core import context
@@ -53,7 +53,7 @@ def folded(monkeypatch: Patch) -> list[int]:
 def few(patch: Patch, events: int = 5) -> None:
     """Logs are long from so many events on."""
     patch.setattr(load, "SNAPSHOT_EVENTS", events)
-    patch.setattr(directory, "SNAPSHOT_EVENTS", events)
+    patch.setattr(sweeping, "SNAPSHOT_EVENTS", events)
 
 
 def lean(state: State) -> State:

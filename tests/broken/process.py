@@ -453,9 +453,9 @@ PROCESS: tuple[Break, ...] = (
     Break(
         case="28",
         fault="an idle actor stays in memory",
-        file="app/actor/directory.py",
-        was="                if sweeps >= IDLE_SWEEPS:\n",
-        becomes="                if sweeps < 0:\n",
+        file="app/actor/sweeping.py",
+        was="            if sweeps >= IDLE_SWEEPS:\n",
+        becomes="            if sweeps < 0:\n",
         seen_by="actor/test_directory.py::test_an_idle_actor_leaves_memory_and_comes_back",
     ),
     Break(

@@ -291,9 +291,9 @@ RUNS: tuple[Break, ...] = (
     Break(
         case="74",
         fault="what was deleted stays for ever",
-        file="app/actor/directory.py",
-        was="                await self._around.log.purge(now - RESTORE_MS)",
-        becomes="                pass",
+        file="app/actor/sweeping.py",
+        was="        await self._around.log.purge(until)",
+        becomes="        pass",
         seen_by="actor/test_directory.py::test_a_deletion_can_be_undone_for_ten_minutes",
     ),
     Break(

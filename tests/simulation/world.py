@@ -295,7 +295,7 @@ class World:
             with (
                 mock.patch("app.actor.feed.FEED_BYTES_MAX", self.twists.feed_bytes),
                 mock.patch("app.actor.load.SNAPSHOT_EVENTS", self.twists.snapshots),
-                mock.patch("app.actor.directory.SNAPSHOT_EVENTS", self.twists.snapshots),
+                mock.patch("app.actor.sweeping.SNAPSHOT_EVENTS", self.twists.snapshots),
                 mock.patch("app.actor.tool_effect.time", SimpleNamespace(monotonic=asyncio.get_running_loop().time)),
             ):
                 async with asyncio.timeout(WORLD_SECONDS):
