@@ -9,6 +9,7 @@ import sys
 
 import uvloop
 
+from app.actor.leaving import cut_off
 from app.agent.agents import ConfigError
 from app.check import check
 from app.core.errors import HoldfastError
@@ -16,6 +17,8 @@ from app.core.redaction import redactor
 from app.main import Redacting, agents_of, model_of, serve
 from app.server import bind
 from app.settings import SettingError, check_exposure, read
+
+logger = logging.getLogger(__name__)
 
 FLAGS = {"host": "HOLDFAST_HOST", "port": "PORT", "data": "HOLDFAST_DATA", "agent": "HOLDFAST_AGENT"}
 
@@ -45,8 +48,15 @@ def main() -> None:
         sys.exit(f"holdfast: {error}")
     except OSError as error:
         sys.exit(f"holdfast: cannot listen on this address: {error.strerror}")
+
+    async def life() -> None:
+        await serve(settings, agents, model_of(settings), listening)
+        if deaf := await cut_off():
+            logger.warning("%d calls of tools did not let go: the process ends without them", deaf)
+            os._exit(0)  # all that is ours is closed
+
     try:
-        uvloop.run(serve(settings, agents, model_of(settings), listening))
+        uvloop.run(life())
     except HoldfastError as error:
         sys.exit(f"holdfast: {error}")
 

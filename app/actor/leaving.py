@@ -1,4 +1,4 @@
-"""How actors end that could not park in time when the process goes."""
+"""How actors end that could not park in time when the process goes, and what is left of their tools."""
 
 from __future__ import annotations
 
@@ -23,3 +23,14 @@ async def end_late(actors: list[Actor], late: list[asyncio.Task[None]]) -> None:
         for task in stuck:
             task.cancel()
         await asyncio.gather(*stuck, return_exceptions=True)
+
+
+async def cut_off() -> int:
+    """Cancels all that the loop still holds; how many tasks have not ended in time: tools that swallow it.
+
+    Nothing else ends such a tool than the end of its process, and a loop that closes properly would wait for it.
+    """
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    return len((await asyncio.wait(others, timeout=END_SECONDS))[1]) if others else 0

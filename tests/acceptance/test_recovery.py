@@ -235,6 +235,27 @@ async def test_a_drain_ends_at_its_deadline(launch: Launch, story: Story) -> Non
     await settled(server, tab)
 
 
+@pytest.mark.parametrize("given_up", [False, True], ids=["at work", "given up"])
+async def test_a_tool_that_swallows_its_end_keeps_no_process(launch: Launch, story: Story, given_up: bool) -> None:
+    """FAULTS 72, 98, 99: the process ends without an async tool that ignores every cancellation: exit 0 in time."""
+    server = await launch(HOLDFAST_DRAIN_SECONDS="1")
+    tab, line = await server.open(), fresh("line")
+    story.then(use(Use("stubborn", {"line": line, "gate": line}, id="k1")), say("It is in doubt."))
+    await tab.do("prompt", text=story.says("Work"))
+    await server.wrote(line)
+    if given_up:
+        await tab.do("cancel")
+        await tab.ended()
+    began = time.monotonic()
+    assert await server.terminate() == 0
+    assert time.monotonic() - began < 8
+    await server.start()
+    tab = await server.again(tab)
+    await tab.ended()
+    assert [e["error"]["kind"] for e in tab.all("tool.failed", call="k1")] == ["in_doubt"]
+    await settled(server, tab)
+
+
 async def test_drains_are_no_crashes(launch: Launch, story: Story) -> None:
     """§1: three deploys in the middle of one model call do not fail the run."""
     server = await launch(HOLDFAST_DRAIN_SECONDS="1")
