@@ -211,6 +211,10 @@ class Directory:
 
     # --- actors
 
+    def holds(self, conversation: str) -> bool:
+        """Whether it is in memory, or on its way there."""
+        return conversation in self._actors or conversation in self._opening
+
     def census(self) -> Census:
         """What is in memory and at work right now."""
         return take(self._actors.values(), self._around.begun)

@@ -108,8 +108,9 @@ def _open_sub_agent(ledger: Ledger, run: Run, path: Path, level: Level, rules: R
         spec = rules.tool(level, call.tool)
         if spec is None or spec.agent is None or call.waits or call.started is not None or rules.draining:
             continue
-        if len(path) >= DEPTH_MAX or len(run.levels) >= LEVELS_MAX:
-            error = Failure(kind="error", message="There are too many sub-agents in this run already.")
+        if (deep := len(path) >= DEPTH_MAX) or len(run.levels) >= LEVELS_MAX:
+            many = "There are too many sub-agents in this run already."
+            error = Failure(kind="error", message="Sub-agents are not nested deeper than this." if deep else many)
             ledger.emit(e.ToolFailed(run=run.run, path=path, call=call.call, error=error))
             return True
         if at_work < CHILDREN_MAX:

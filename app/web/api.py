@@ -29,6 +29,7 @@ from app.wire.frames import standing
 from app.wire.inbound import is_id, parse_command
 
 LIST_MAX = 100
+RUNS_MAX = 2_000
 EVENTS_MAX = 5_000
 SEARCH_MAX = 500
 STATUSES = ("idle", "running", "waiting", "suspended")
@@ -187,26 +188,40 @@ async def messages(request: Request) -> Response:
 
 
 async def runs(request: Request) -> Response:
-    """`GET /api/runs?status=active&agent=`; `active` = running, waiting or suspended, else one status, else all."""
+    """`GET /api/runs?status=active&agent=`; `active` = running, waiting or suspended, else one status, else all.
+
+    The newest `limit` (at most and by default RUNS_MAX); `more`: there are others.
+    """
     house: House = request.app.state.house
     principal = principal_of(request.scope)
     authorize(principal, "list", None)
-    limit = bounded_integer(request, "limit", 50, LIST_MAX)
+    limit = bounded_integer(request, "limit", RUNS_MAX, RUNS_MAX)
     status, agent = request.query_params.get("status") or None, request.query_params.get("agent") or None
     if status not in (None, "active", *STATUSES[1:], *ENDED):
         raise Rejected("bad_command", f"`status` is active, {', '.join((*STATUSES[1:], *ENDED))}.")
     shown: list[Json] = []
     for wanted in STATUSES[1:] if status in (None, "active") else [status] if status in STATUSES else []:
-        items = await _newest(house, principal.id, wanted, agent, limit)
-        known = [await run_json(house, item.conversation, item.run) for item in items if item.run]
+        items = await _newest(house, principal.id, wanted, agent, limit + 1)
+        known = [await _listed(house, item.conversation, item.run) for item in items if item.run]
         shown += [run for run in known if run is not None]
     if status is None or status in ENDED:
         gone = await house.log.deleted(house.clock() + 1)
-        ended = await house.archive.finished(principal.id, agent=agent, status=status, limit=limit, without=gone)
+        ended = await house.archive.finished(principal.id, agent=agent, status=status, limit=limit + 1, without=gone)
         shown += [plain(run) for run in ended]
     for run in shown:
         run.pop("levels", None)  # many, in a list of many
-    return answer({"runs": sorted(shown, key=lambda run: -run["started_at"])[:limit]})
+    shown.sort(key=lambda run: -run["started_at"])
+    return answer({"runs": shown[:limit], **({"more": True} if len(shown) > limit else {})})
+
+
+async def _listed(house: House, conversation: str, run: str) -> Json | None:
+    """A run for a list, which brings nothing into memory: of what is not there the archive knows everything."""
+    if not house.directory.holds(conversation):
+        archived = await house.archive.run(run)
+        if archived is not None and archived.conversation == conversation:
+            shown: Json = plain(archived)
+            return shown
+    return await run_json(house, conversation, run)
 
 
 async def _newest(house: House, owner: str, status: str, agent: str | None, limit: int) -> list[Item]:

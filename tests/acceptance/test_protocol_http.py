@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from .conftest import Launch
 from .harness import Server, eventually, fresh, settled
 from .stub import Story, Use, refuse, say, use
 
@@ -334,6 +335,25 @@ async def test_runs_are_listed_and_read(server: Server, story: Story) -> None:
         return not left & {running["run"], waiting["run"]}
 
     await eventually(gone, "ended runs are not active")
+
+
+async def test_all_active_runs_are_listed_or_the_list_says_more(launch: Launch, story: Story) -> None:
+    """000-9: exactly the matching ones, though they are many and no longer in memory; P8: what is cut says so."""
+    server = await launch()
+    story.brain = lambda _: use(Use("reserve", {"place": "here", "people": 1}))
+    made = [await server.create(prompt=story.says("Book")) for _ in range(120)]
+
+    async def waiting() -> bool:
+        listed = await server.get("/api/runs", status="waiting")
+        return len(listed["runs"]) == len(made) and "more" not in listed
+
+    await eventually(waiting, "all of them wait")
+    await server.restart()
+    active = await server.get("/api/runs", status="active")
+    assert {run["run"] for run in active["runs"]} == {one["run"] for one in made} and "more" not in active
+    assert all(run["status"] == "waiting" for run in active["runs"])
+    few = await server.get("/api/runs", status="active", limit=7)
+    assert [run["run"] for run in few["runs"]] == [run["run"] for run in active["runs"]][:7] and few["more"]
 
 
 async def test_a_failed_run_says_why(server: Server, story: Story) -> None:
