@@ -521,6 +521,22 @@ RUNS: tuple[Break, ...] = (
         seen_by="actor/test_tool_effect.py::test_a_tool_that_went_before_its_call_began",
     ),
     Break(
+        case="82",
+        fault="a made-up name goes back as it is",
+        file="app/core/transcript.py",
+        was='NO_NAME_CHARACTER.sub("_", tool)[:NAME_CHARS_MAX] or "_"',
+        becomes="tool",
+        seen_by="acceptance/test_provider.py::test_a_name_that_no_tool_has",
+    ),
+    Break(
+        case="83",
+        fault="ids that repeat in another run stay as they are",
+        file="app/core/transcript.py",
+        was="    _tell_apart(told)\n",
+        becomes="",
+        seen_by="acceptance/test_provider.py::test_ids_that_begin_anew_in_each_run",
+    ),
+    Break(
         case="83",
         fault="ids of calls are taken as they come",
         file="app/core/reports.py",
@@ -964,6 +980,14 @@ RUNS: tuple[Break, ...] = (
         was="    level.told = state.told.get(level.place, {})",
         becomes="    level.told = None",
         seen_by="core/test_servers.py::test_a_changed_definition_asks_though_the_developer_does_not",
+    ),
+    Break(
+        case="98",
+        fault="a tool that swallows its end keeps the process",
+        file="app/__main__.py",
+        was="if deaf := await cut_off():",
+        becomes="if deaf := 0:",
+        seen_by="acceptance/test_recovery.py::test_a_tool_that_swallows_its_end_keeps_no_process",
     ),
     Break(
         case="98",
