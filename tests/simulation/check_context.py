@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 
 import msgspec
 
@@ -182,9 +183,15 @@ class Course:
         assert all(map(str.startswith, newest, last)), f"§3: hints are not the last words of {event}: {newest}"
         replies = [reply for reply in level.replies if reply["seq"] > level.through]
         calls = [[call["id"] for call in one["tool_calls"]] for one in said if one.get("tool_calls")]
-        assert calls == [[call["call"] for call in reply["calls"]] for reply in replies], (
-            f"§7: calls of {event}: {calls}"
+        given = [[call["call"] for call in reply["calls"]] for reply in replies]
+        assert [[*map(first, ids)] for ids in calls] == [[*map(first, ids)] for ids in given], (
+            f"§7: calls of {event}: {calls}, not {given}"
         )
+        every = list(chain(*calls))
+        assert len(set(every)) == len(every), f"002-10: ids repeat in {event}: {calls}"
+        assert set(chain(*given)) <= set(every), f"§3.1: the newest of each is told as it was given: {calls}"
+        results = [one["tool_call_id"] for one in said if one["role"] == "tool"]
+        assert results == every, f"§7: results of {event}: {results}"
         answers = [told(one) for one in said if one["role"] == "tool"]
         refs = [name(reply, call["call"]) for reply in replies for call in reply["calls"]]
         for answer, ref in zip(answers, refs, strict=True):
@@ -197,6 +204,11 @@ class Course:
 def name(event: Json, call: str) -> str:
     """The name under which the result of a call is kept."""
     return "/".join([event["run"], *event.get("path", ()), call])
+
+
+def first(id: str) -> str:
+    """The id that a model gave, without what tells it apart from others."""
+    return id.partition("_")[0]
 
 
 def beginning(text: str) -> str:
