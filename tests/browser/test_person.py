@@ -166,7 +166,7 @@ async def test_a_run_that_fails_says_why_and_can_be_tried_again(
     tab = await open_tab(server.url)
     await tab.say(story.says("Work"))
     await tab.ended("failed")
-    await tab.shows(".failure h3", "The run failed")
+    await tab.shows(".failure h2", "The run failed")
     await tab.click(".failure button", "Try again")
     await tab.ended()
     await tab.shows(".rendered p", "Now it works.")
