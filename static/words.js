@@ -100,10 +100,11 @@ const suspensions = {
   turns: 'Paused after a number of steps.',
   request: 'Paused, as asked.',
   context: 'Paused: the conversation does not fit into the model any more.',
-  retry: 'Paused: the model’s provider is not answering. It goes on by itself.',
+  retry: 'Paused: the model’s provider is not answering.',
 };
 
-const suspensionWords = ({ reason, message }) => [suspensions[reason] ?? 'Paused.', message].filter(Boolean).join(' ');
+const suspensionWords = ({ reason, message, until }) =>
+  [suspensions[reason] ?? 'Paused.', message, until && `It goes on by itself at ${timeOfDay.format(until)}.`].filter(Boolean).join(' ');
 
 export const compactedWords = ({ before, after }) =>
   `Context compacted: ${number.format(before)} → ${number.format(after)} tokens`;

@@ -158,6 +158,14 @@ async def test_each_decision_has_a_name_of_its_own(scripted: Scripted) -> None:
     assert first.startswith("Approval of reserve: ") and "Il Corvo" in second
 
 
+async def test_a_pause_says_when_it_ends(scripted: Scripted) -> None:
+    tab, wire = await scripted()
+    line = await wire.line()
+    begin(line, event(3, "run.suspended", reason="retry", until=NOW + 300_000))
+    await tab.shows(".line", re.compile(r"is not answering\. It goes on by itself at \d\d:\d\d"))
+    await expect(tab.find("#alert")).to_contain_text("It goes on by itself")
+
+
 async def test_what_is_said_has_one_full_stop(scripted: Scripted) -> None:
     tab, wire = await scripted()
     line = await wire.line()
