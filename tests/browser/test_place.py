@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import expect
 
-from tests.acceptance.harness import Server
+from tests.acceptance.harness import Server, eventually
 from tests.acceptance.stub import Story, Use, say, use
 
 from .conftest import OpenTab
@@ -128,8 +128,10 @@ async def test_the_focus_moves_nothing(server: Server, story: Story, open_tab: O
     tab = await open_tab(server.url, viewport={"width": 1280, "height": 420})
     await tab.say(story.says("Reserve"))
     await tab.shows(".decision", times=2)
+    await eventually(lambda: tab.find("#scroll").evaluate("(scroll) => scroll.scrollTop"), "the page at its end")
     await tab.evaluate("document.getElementById('scroll').scrollTop = 0")
-    await tab.shows(".decision button:enabled", "Approve")
+    await tab.shows("#latest")
+    await expect(tab.find(".decision button", "Approve").first).to_be_enabled()
     await tab.find(".decision button", "Approve").first.evaluate("(button) => button.click()")
     await tab.shows(".decision", times=1)
     await has_focus(tab, ".decision")
