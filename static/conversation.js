@@ -7,15 +7,17 @@ import { Connection } from './connection.js';
 import { $ } from './dom.js';
 import { apply, callKey, initial, status } from './fold.js';
 import { Items } from './items.js';
-import { tell, tellConnection, tellWaiting } from './notify.js';
+import { alarm, tell, tellConnection, tellWaiting } from './notify.js';
 import { Outbox } from './outbox.js';
 import { toast } from './toast.js';
 import { Transcript } from './transcript.js';
 import { Notes } from './view_notes.js';
-import { connectionWords, raised } from './words.js';
+import { connectionWords, raised, tooLateWords } from './words.js';
 
 const FAR_BEHIND = 500; // events: so far from the end nothing is drawn, it would be over before it is seen
 const decides = new Set(['approve', 'deny', 'settle']);
+const returned = new Set(['hint.dropped', 'prompt.dropped', 'hint.withdrawn', 'prompt.withdrawn']);
+const lost = (element) => !element.isConnected || element.matches(':disabled') || !element.checkVisibility();
 
 export class Conversation {
   #head;
@@ -76,6 +78,7 @@ export class Conversation {
     this.#connection.stop();
     this.#transcript.stop();
     this.#notes.stop();
+    alarm('');
     $('gone').hidden = true;
   }
 
@@ -98,8 +101,8 @@ export class Conversation {
         for (const event of events) {
           apply(this.#state, event);
           if (live) tell(event, this.#state);
-          if (live) this.#giveBack(event);
         }
+        if (live) this.#giveBack(events);
         this.#schedule();
       },
       rejected: (frame, entry) => this.#rejected(frame, entry),
@@ -120,14 +123,17 @@ export class Conversation {
     if (state.phase === 'closed') $('gone').firstElementChild.textContent = connectionWords(state);
   }
 
-  #rejected({ message }, entry) {
-    if (entry?.frame.text) this.#composer.giveBack(entry.frame.text);
-    toast(message);
+  #rejected({ code, message, decision }, entry) {
+    const { text, run, call, arguments: edited } = entry?.frame ?? {};
+    if (text) this.#composer.giveBack(text);
+    const told = code === 'bad_arguments' && edited && this.#transcript.refused(`call:${callKey(run, [], call.join('/'))}`, edited, message);
+    if (!told) toast(decision ? tooLateWords(decision, this.#viewer?.id, Date.now() + this.#clock) : message);
   }
 
-  #giveBack({ type, message }) {
-    const back = type === 'hint.dropped' || type === 'prompt.dropped' || type === 'hint.withdrawn' || type === 'prompt.withdrawn';
-    if (back && this.#mine.delete(message)) this.#composer.giveBack(this.#state.words.get(message).text);
+  /** All of a frame together: a stop drops several, and they keep their order. */
+  #giveBack(events) {
+    const mine = events.filter(({ type, message }) => returned.has(type) && this.#mine.delete(message));
+    if (mine.length) this.#composer.giveBack(mine.map(({ message }) => this.#state.words.get(message).text).join('\n\n'));
   }
 
   // --- what a person does
@@ -154,6 +160,12 @@ export class Conversation {
   #look() {
     const [key] = this.#state.open.keys();
     if (key) this.#transcript.goTo(`call:${key}`);
+  }
+
+  /** What had the focus is gone: it goes to what waits for this person, else to where they write; nothing moves. */
+  #handOver() {
+    const [key] = this.#state.open.keys();
+    if (!key || !this.#transcript.focus(`call:${key}`)) this.#composer.rest();
   }
 
   // --- what the page shows
@@ -204,6 +216,7 @@ export class Conversation {
 
   #draw() {
     const state = this.#state;
+    const held = document.activeElement;
     if (this.#behind < FAR_BEHIND) this.#transcript.draw(state, this.#unsent());
     this.#notes.draw(state);
     this.#head.name(this.title, state.agent);
@@ -219,6 +232,7 @@ export class Conversation {
       limits: this.#limits,
       elapsedMs: this.#elapsed(),
     });
+    if (held !== document.body && lost(held)) this.#handOver();
     this.#onchange();
   }
 

@@ -23,4 +23,7 @@ export function setAttribute(element, name, value) {
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
 }
 
+/** Whether letters go into it. */
+export const isField = (element) => element.matches('textarea, select, input:not([type="checkbox"])') || element.isContentEditable;
+
 export const $ = (id) => document.getElementById(id);

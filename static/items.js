@@ -36,10 +36,18 @@ export class Items {
   stale(key) {
     const shown = this.#shown.get(key);
     if (shown) shown.changed = null;
+    else for (const { view } of this.#shown.values()) view.inner?.stale(key);
   }
 
+  /** The view of an item, here or in a level below. */
   find(key) {
-    return this.#shown.get(key)?.view.element;
+    const shown = this.#shown.get(key);
+    if (shown) return shown.view;
+    for (const { view } of this.#shown.values()) {
+      const below = view.inner?.find(key);
+      if (below) return below;
+    }
+    return undefined;
   }
 
   get ticks() {

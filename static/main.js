@@ -6,6 +6,7 @@ import { remove, restore } from './api.js';
 import { Conversation } from './conversation.js';
 import { Creation } from './creation.js';
 import { $ } from './dom.js';
+import { prepareKeys } from './keys.js';
 import { List } from './list.js';
 import { notifyOf, prepareNotifications, showTitle } from './notify.js';
 import { ask, toast } from './toast.js';
@@ -85,10 +86,13 @@ async function undo(conversation) {
 
 /** On a narrow page the side lies over the rest; on a wide one it is always there. */
 function showSide(isOpen) {
+  const wasOpen = document.body.dataset.side === 'open';
   document.body.dataset.side = isOpen ? 'open' : 'closed';
   $('menu').setAttribute('aria-expanded', String(isOpen));
   $('scrim').hidden = !isOpen;
   document.querySelector('main').inert = isOpen;
+  if (isOpen) $('new').focus();
+  else if (wasOpen) $('menu').focus();
 }
 
 function followLink(event) {
@@ -99,16 +103,12 @@ function followLink(event) {
   go(link.getAttribute('href'));
 }
 
-function keys(event) {
-  if (event.key === 'k' && (event.ctrlKey || event.metaKey)) {
-    event.preventDefault();
-    if (narrow.matches) showSide(true);
-    $('search').focus();
-  } else if (event.key === 'Escape' && document.body.dataset.side === 'open') showSide(false);
+function search() {
+  if (narrow.matches) showSide(true);
+  $('search').focus();
 }
 
 document.addEventListener('click', followLink);
-document.addEventListener('keydown', keys);
 $('menu').addEventListener('click', () => showSide(document.body.dataset.side !== 'open'));
 $('scrim').addEventListener('click', () => showSide(false));
 $('example').addEventListener('click', () => {
@@ -124,4 +124,5 @@ setInterval(() => {
 }, 1_000);
 setInterval(() => document.hidden || listView.show(list.items, shown.conversation), TIMES_MS);
 prepareNotifications();
+prepareKeys({ search, escape: () => document.body.dataset.side === 'open' && showSide(false) });
 open();

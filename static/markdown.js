@@ -20,6 +20,7 @@ export async function typeset(element, text, stillWanted = () => true) {
   element.innerHTML = policy.createHTML(html);
   for (const block of element.querySelectorAll('p, li, h1, h2, h3, h4, h5, h6, blockquote, td, th')) block.dir = 'auto';
   for (const block of element.querySelectorAll('pre')) frame(block);
+  for (const block of element.querySelectorAll('table')) block.tabIndex = 0; // it scrolls sideways
   return true;
 }
 

@@ -5,21 +5,26 @@
 
 import { $ } from './dom.js';
 import { callKey } from './fold.js';
-import { callStates, count } from './words.js';
+import { callLook, callStates, count, sentence } from './words.js';
 
 export const speak = (text) => { $('status').textContent = text; };
 export const alarm = (text) => { $('alert').textContent = text; };
 
+const persons = { approval: true, in_doubt: true }; // of these the request itself has spoken
+
 /** Says what an event that has just happened means; `state` is the state after it. */
 export function tell(event, state) {
-  const tool = () => state.calls.get(callKey(event.run, event.path, event.call))?.tool;
+  const call = () => state.calls.get(callKey(event.run, event.path, event.call));
   switch (event.type) {
     case 'run.started': return speak('The agent started.');
-    case 'tool.returned': return speak(`${tool()} finished.`);
-    case 'tool.failed': return speak(`${tool()}: ${callStates[event.error.kind] ?? callStates.failed}.`);
+    case 'tool.returned': return speak(`${call().tool} finished.`);
+    case 'tool.failed': return speak(`${call().tool}: ${callStates[callLook(call())] ?? callStates.failed}.`);
     case 'hint.applied': return speak(`The hint was given at step ${event.step}.`);
     case 'approval.requested':
     case 'doubt.raised': return alarm(needed(event));
+    case 'approval.decided':
+    case 'doubt.settled': return alarm(''); // it is not needed any more
+    case 'run.suspended': return event.reason in persons ? undefined : alarm(sentence(event));
     case 'run.completed': return speak(`The answer is complete, ${count(lastWords(state), 'word')}.`);
     case 'run.cancelled': return speak('The run was stopped.');
     case 'run.failed': return alarm(`The run failed. ${event.error.message}`);

@@ -21,6 +21,7 @@ export class Transcript {
   #drawn = [];
   #from = null; // the first item that is drawn
   #atEnd = true;
+  #top = 0; // where the person was when this last looked
   #seen = 0; // items when the person left the end
   #waiting = '';
   #near = new Map();
@@ -35,7 +36,10 @@ export class Transcript {
     this.#items.clear();
     this.#unsent.replaceChildren();
     this.#scroll.addEventListener('scroll', () => this.#scrolled(), { signal, passive: true });
-    this.#latest.addEventListener('click', () => this.toEnd(), { signal });
+    this.#latest.addEventListener('click', () => {
+      this.toEnd();
+      this.#scroll.focus({ preventScroll: true }); // the button is gone
+    }, { signal });
     for (const element of [this.#scroll, $('transcript'), this.#unsent]) this.#sizes.observe(element);
   }
 
@@ -66,9 +70,18 @@ export class Transcript {
 
   /** Brings a decision into view and gives it the focus: only when somebody asked for it. */
   goTo(key) {
-    const element = this.#items.find(key);
-    element?.scrollIntoView({ block: 'center' });
-    element?.querySelector('.decision')?.focus({ preventScroll: true });
+    this.#items.find(key)?.element.scrollIntoView({ block: 'center' });
+    this.focus(key);
+  }
+
+  /** Gives a decision the focus, moving nothing; whether it is there. */
+  focus(key) {
+    return Boolean(this.#items.find(key)?.focusDecision());
+  }
+
+  /** The server would not take these arguments; whether there is a decision that can say so. */
+  refused(key, args, message) {
+    return Boolean(this.#items.find(key)?.refused(args, message));
   }
 
   toEnd() {
@@ -85,22 +98,27 @@ export class Transcript {
     this.#latest.hidden = true;
   }
 
+  /** Who is at the end leaves it only upwards: where it is far without that, something has grown, and `#stay` follows. */
   #scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.#scroll;
-    const atEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
+    const near = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
+    const atEnd = near || (this.#atEnd && scrollTop >= this.#top);
     if (this.#atEnd && !atEnd) this.#seen = this.#drawn.length;
     this.#atEnd = atEnd;
+    this.#top = scrollTop;
     this.#showLatest();
   }
 
   #stay() {
     if (this.#atEnd) this.#scroll.scrollTop = this.#scroll.scrollHeight;
+    this.#top = this.#scroll.scrollTop;
     this.#showLatest();
   }
 
   #showLatest() {
     const fresh = this.#drawn.length - this.#seen;
     this.#latest.hidden = this.#atEnd;
+    this.#scroll.style.overflowAnchor = this.#atEnd ? 'none' : ''; // at the end this holds the place, not the browser
     setText(this.#latest, fresh > 0 ? `↓ ${count(fresh, 'new', 'new')}` : '↓ Latest');
   }
 
@@ -120,8 +138,10 @@ export class Transcript {
   }
 
   #drawEarlier() {
+    const below = this.#scroll.scrollHeight - this.#scroll.scrollTop;
     this.#from = Math.max(0, this.#from - ITEMS_MORE);
     this.#items.draw(this.#drawn.slice(this.#from));
+    this.#scroll.scrollTop = this.#scroll.scrollHeight - below; // at the very top the browser does not hold the place
     this.#watchEarlier();
   }
 

@@ -5,16 +5,17 @@
 
 import { h, setAttribute, setText } from './dom.js';
 import { visible } from './exact.js';
+import { toast } from './toast.js';
 import { argumentList, argumentsOf, gist } from './view_arguments.js';
 import { ApprovalView, DoubtView } from './view_decision.js';
-import { callStates, decisionWords, duration, elapsed } from './words.js';
+import { callLook, callStates, decisionWords, duration, elapsed } from './words.js';
 
 const decisions = { approval: ApprovalView, doubt: DoubtView };
 
 export class CallView {
   #context;
   #card = null;
-  #inner = null;
+  inner = null; // the Items of the level below
   #decision = null;
   #drawn = null; // which arguments the details show
 
@@ -36,7 +37,7 @@ export class CallView {
 
   update(card) {
     this.#card = card;
-    const look = card.phase === 'failed' ? card.error.kind : card.phase;
+    const look = callLook(card);
     this.element.dataset.phase = card.phase;
     this.element.dataset.look = look;
     setText(this.tool, card.agent ?? card.tool);
@@ -55,24 +56,33 @@ export class CallView {
   }
 
   get ticks() {
-    return this.#card.phase === 'running' || Boolean(this.#inner?.ticks);
+    return this.#card.phase === 'running' || Boolean(this.#decision?.ticks || this.inner?.ticks);
+  }
+
+  focusDecision() {
+    return this.#decision?.focus();
+  }
+
+  refused(args, message) {
+    return this.#decision?.refused(args, message);
   }
 
   /** The level below, which changes on its own. */
   drawInner({ items }) {
     if (!items.length) return;
-    if (!this.#inner) {
-      this.#inner = this.#context.level();
-      this.element.append(this.#inner.element);
+    if (!this.inner) {
+      this.inner = this.#context.level();
+      this.element.append(this.inner.element);
     }
-    this.#inner.draw(items);
+    this.inner.draw(items);
   }
 
   tick() {
     const { phase, ms, started_at } = this.#card;
     const running = phase === 'running' ? elapsed(this.#context.now() - started_at) : '';
     setText(this.time, ms === undefined ? running : duration(ms));
-    this.#inner?.tick();
+    this.#decision?.tick(this.#context.now());
+    this.inner?.tick();
   }
 
   #showOutcome({ result, truncated, error, decision, settled }) {
@@ -98,6 +108,7 @@ export class CallView {
   #showDecision(card) {
     const View = decisions[card.phase];
     if (this.#decision && this.#decision.request !== (View && card.request)) {
+      if (this.#decision.begun && card.decision) toast(`${decisionWords(card.decision, this.#context.viewer())}. What you were writing is not used.`);
       this.#decision.element.remove();
       this.#decision = null;
     }
@@ -107,4 +118,5 @@ export class CallView {
       this.element.append(this.#decision.element);
     }
     this.#decision.update(this.#context.pendingDecision(card), this.#context.connected());
-  }}
+  }
+}

@@ -86,6 +86,12 @@ export class Composer {
     this.#input.focus();
   }
 
+  /** The focus comes here by itself: to the words, or where that would bring up a keyboard, to the transcript. */
+  rest() {
+    const fine = matchMedia('(pointer: fine)').matches;
+    $(fine ? 'words' : 'scroll').focus({ preventScroll: true });
+  }
+
   #submit(type) {
     const text = this.#input.value;
     if (!text.trim()) return this.#input.focus();

@@ -72,8 +72,10 @@ export class Head {
     input.value = title;
     input.addEventListener('keydown', (event) => {
       if (event.isComposing) return;
-      if (event.key === 'Enter') finish(true);
-      else if (event.key === 'Escape') finish(false);
+      if (event.key !== 'Enter' && event.key !== 'Escape') return;
+      event.preventDefault(); // or the Enter would press the button that gets the focus
+      finish(event.key === 'Enter');
+      $('rename').focus();
     });
     input.addEventListener('blur', () => finish(true));
     $('title').replaceChildren(input);

@@ -66,7 +66,7 @@ export class ReplyView {
       const left = retry_at - this.#context.now();
       words.push(left > 0 ? `Asking again in ${elapsed(left + 999)}` : 'Asking again');
     }
-    setText(this.#note, words.join('. '));
+    setText(this.#note, words.map((sentence) => sentence.replace(/\.$/, '')).join('. '));
     return words.length > 0;
   }
 }

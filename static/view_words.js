@@ -79,7 +79,7 @@ export class EndView {
     if (!error) return this.element.replaceChildren(line);
     const retry = () => this.#context.command({ type: 'prompt', text: asked });
     const failure = h('div', { class: 'failure' },
-      h('h3', {}, 'The run failed'),
+      h('h2', {}, 'The run failed'),
       h('p', { dir: 'auto' }, error.message),
       h('p', { class: 'note' }, error.kind),
       asked && h('button', { type: 'button', onclick: retry }, 'Try again'));

@@ -100,10 +100,11 @@ const suspensions = {
   turns: 'Paused after a number of steps.',
   request: 'Paused, as asked.',
   context: 'Paused: the conversation does not fit into the model any more.',
-  retry: 'Paused: the model’s provider is not answering. It goes on by itself.',
+  retry: 'Paused: the model’s provider is not answering.',
 };
 
-const suspensionWords = ({ reason, message }) => [suspensions[reason] ?? 'Paused.', message].filter(Boolean).join(' ');
+const suspensionWords = ({ reason, message, until }) =>
+  [suspensions[reason] ?? 'Paused.', message, until && `It goes on by itself at ${timeOfDay.format(until)}.`].filter(Boolean).join(' ');
 
 export const compactedWords = ({ before, after }) =>
   `Context compacted: ${number.format(before)} → ${number.format(after)} tokens`;
@@ -136,11 +137,20 @@ export function sentence(event, viewer) {
   }
 }
 
+/** What has become of a call, in a word: its phase, or how it failed. An approval that nobody gave in time is no denial. */
+export function callLook({ phase, error, decision }) {
+  if (phase !== 'failed') return phase;
+  return error.kind === 'denied' && decision?.decision === 'expired' ? 'expired' : error.kind;
+}
+
 export const callStates = {
   asked: 'Next', approval: 'Needs your approval', approved: 'Starting', running: 'Running', doubt: 'Your help is needed',
   returned: 'Done', error: 'Failed', timeout: 'Timed out', cancelled: 'Cancelled', denied: 'Denied', in_doubt: 'In doubt',
-  skipped: 'Skipped', unknown_tool: 'No such tool', bad_arguments: 'Arguments refused', failed: 'Failed',
+  expired: 'Expired', skipped: 'Skipped', unknown_tool: 'No such tool', bad_arguments: 'Arguments refused', failed: 'Failed',
 };
+
+/** How long a decision may still be made. */
+export const expiryWords = (left) => (left > 0 ? `Expires in ${elapsed(left + 999)}` : 'Expired');
 
 export function decisionWords({ decision, by, reason, edited, always }, viewer) {
   const whose = who(by, viewer);
@@ -154,6 +164,12 @@ export function decisionWords({ decision, by, reason, edited, always }, viewer) 
     case 'skip': return `Settled by ${whose}: skip it`;
     default: return decision;
   }
+}
+
+/** To who comes second: it has been decided, by whom, how long ago. */
+export function tooLateWords({ decision, by, at }, viewer, now) {
+  const whose = by === viewer ? 'by you in another tab' : `by ${by}`;
+  return `Already ${decision} ${whose}, ${elapsed(now - at)} ago.`;
 }
 
 export function wordsState(item, now) {

@@ -299,6 +299,14 @@ SECURITY: tuple[Break, ...] = (
     ),
     Break(
         case="security-approve",
+        fault="a decision is armed when the focus is handed to it",
+        file="static/view_decision.js",
+        was="    arm(this.element, this.armed);\n    this.element.focus",
+        becomes="    this.element.focus",
+        seen_by="browser/test_place.py::test_the_next_decision_is_armed_anew",
+    ),
+    Break(
+        case="security-approve",
         fault="what hides in arguments stays hidden",
         file="static/view_arguments.js",
         was="const shown = (value) => visible(typeof value === 'string' ? value : print(value, 2));",

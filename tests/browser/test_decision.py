@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+from playwright.async_api import expect
 
 from tests.acceptance.harness import Server
 from tests.acceptance.stub import Story, Use, say, use
@@ -33,7 +35,10 @@ async def test_other_arguments_are_what_runs(server: Server, story: Story, open_
         await tab.shows(".decision .problem", "not what the tool can take")
     await tab.page.fill(".editor", json.dumps({"place": "Il Corvo", "people": "many"}))
     await tab.click(".decision button", "Approve these")
-    await tab.shows(".toast", "people")
+    await tab.shows(".decision .problem", re.compile("^This is not what the tool can take.*people"))
+    await expect(tab.find(".editor")).to_be_focused()
+    await expect(tab.find(".editor")).to_have_value(re.compile("many"))
+    await tab.shows(".toast", times=0)
     await tab.page.fill(".editor", json.dumps({"place": "Corvo", "people": 12345678901234567890}).replace(" ", ""))
     await tab.click(".decision button", "Approve these")
     await tab.ended()

@@ -49,6 +49,7 @@ async def test_who_reads_is_not_moved(server: Server, story: Story, open_tab: Op
     assert await position(tab) == 300
     await tab.click("#latest")
     await expect(tab.find("#latest")).to_be_hidden()
+    await expect(tab.find("#scroll")).to_be_focused()
     await call.end()
     await tab.ended()
     assert await from_end(tab) < 60
@@ -160,6 +161,20 @@ async def test_it_fits(server: Server, story: Story, open_tab: OpenTab, width: i
     await tab.ended("cancelled")
 
 
+async def test_a_wide_table_scrolls_in_its_own_box(server: Server, story: Story, open_tab: OpenTab) -> None:
+    """Its words stay whole."""
+    row = f"|{'|'.join(['column'] * 15)}|\n"
+    story.then(say(row + "|-" * 15 + "|\n" + row))
+    tab = await open_tab(server.url, viewport={"width": 390, "height": 740})
+    await tab.say(story.says("A table"))
+    await tab.ended()
+    await tab.shows(".rendered table")
+    assert await tab.find(".rendered table").evaluate("(table) => table.scrollWidth > table.clientWidth")
+    heights = await tab.find(".rendered th").evaluate_all("(cells) => cells.map((cell) => cell.clientHeight)")
+    assert max(heights) < 50, "one line"
+    assert await tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 async def test_a_narrow_page_by_keyboard(server: Server, story: Story, open_tab: OpenTab) -> None:
     """The side opens over the page, leads somewhere, and closes; nothing behind it can be reached meanwhile."""
     story.then(say("Here."))
@@ -173,7 +188,9 @@ async def test_a_narrow_page_by_keyboard(server: Server, story: Story, open_tab:
     assert await tab.evaluate("document.querySelector('main').inert") is True
     await tab.page.keyboard.press("Escape")
     await expect(tab.find("#list a").first).to_be_hidden()
-    await tab.click("#menu")
+    await expect(tab.find("#menu")).to_be_focused()
+    await tab.page.keyboard.press("Enter")
+    await expect(tab.find("#new")).to_be_focused()
     await tab.click("#new")
     await tab.shows("#welcome")
     await expect(tab.find("#list a").first).to_be_hidden()

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from playwright.async_api import expect
 
 from tests.acceptance.harness import Server
 from tests.acceptance.stub import Call, Story, Stub, Use, refuse, say, use
@@ -84,6 +85,7 @@ async def test_what_waits_for_after_this_run(server: Server, story: Story, open_
     await tab.shows("#queue li", times=2)
     await tab.click("#queue li button")
     await tab.shows("#queue li", "Third", times=1)
+    await expect(tab.find("#words")).to_be_focused()
     story.then(say("Third it is."))
     await call.text("First it is.")
     await call.end()
@@ -166,7 +168,7 @@ async def test_a_run_that_fails_says_why_and_can_be_tried_again(
     tab = await open_tab(server.url)
     await tab.say(story.says("Work"))
     await tab.ended("failed")
-    await tab.shows(".failure h3", "The run failed")
+    await tab.shows(".failure h2", "The run failed")
     await tab.click(".failure button", "Try again")
     await tab.ended()
     await tab.shows(".rendered p", "Now it works.")
@@ -186,6 +188,7 @@ async def test_a_run_that_is_out_of_steps_gets_more(
         assert await tab.evaluate(CUT_OFF) == [], f"the strip says all of its words at {width} px"
     await tab.click("#strip button", "Go on, 25 more steps")
     await tab.ended()
+    await expect(tab.find("#words")).to_be_focused()
     await tab.page.goto("about:blank")
     await server.close()
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 
 import pytest
+from playwright.async_api import expect
 
 from tests.acceptance.harness import Server
 from tests.acceptance.stub import Story, Use, say, use
@@ -54,11 +55,12 @@ async def test_nobody_knows_whether_it_happened(server: Server, story: Story, op
     await tab.say(story.says("Call them"))
     await tab.shows(".call[data-phase=running]")
     await server.restart()
-    await tab.shows(".decision h3", "Did ask happen?")
+    await tab.shows(".decision h2", "Did ask happen?")
     await tab.page.fill(".decision input", "They said yes")
     story.then(say("Good."))
     await tab.click(".decision button", "It was done")
     await tab.ended()
+    await expect(tab.find("#words")).to_be_focused()
     await tab.shows(".call .state", "it was done")
     assert list(story.calls[-1].results.values()) == ["They said yes"]
 

@@ -23,7 +23,7 @@ async def test_dinner_from_the_first_word_to_the_reservation(demo: Server, open_
     tab = await open_tab(demo.url)
     assert (await demo.http.get("/")).headers["content-security-policy"] == CSP
     await tab.click("#example")
-    await tab.shows(".decision h3", "reserve")
+    await tab.shows(".decision h2", "reserve")
     await tab.shows("#strip[data-status=waiting]", "Waiting for you")
     await tab.shows("#list a[data-status=waiting]", "Needs you")
     assert (await tab.page.title()).startswith("(1) Can you order dinner?")
