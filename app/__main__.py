@@ -52,7 +52,9 @@ def main() -> None:
     async def life() -> None:
         await serve(settings, agents, model_of(settings), listening)
         if deaf := await cut_off():
-            logger.warning("%d calls of tools did not let go: the process ends without them", deaf)
+            logger.warning("%d tasks of tools did not let go: the process ends without them", deaf)
+            sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(0)  # all that is ours is closed
 
     try:

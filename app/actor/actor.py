@@ -102,7 +102,7 @@ class Actor:
     @property
     def at_work(self) -> bool:
         """Whether something is to be done without anybody asking."""
-        return bool(self._mailbox or self._plan.effects)
+        return bool(self._mailbox or self._plan.effects or self._state.stopping)
 
     @property
     def item(self) -> Item:

@@ -142,13 +142,13 @@ class Directory:
 
         async def create() -> Actor:
             await around.log.create(append, log, owner)
+            around.on_item(item, state.seq)
             return self._begin(Actor(conversation, log, state.epoch, state, around, claimed=claimed))
 
         try:
             await answer_of(self._bring(conversation, create()))
         except AlreadyCreated as first:
             return Created(first.conversation, first.run, duplicate=True)
-        around.on_item(item, state.seq)
         return Created(conversation, runs[-1] if runs else None, duplicate=False)
 
     async def submit(self, conversation: str, command: Command, by: str) -> Decision:

@@ -44,8 +44,10 @@ def due(conversation: str, state: State) -> Due:
 
 
 async def collect(log: EventLog, conversation: str, due: Due) -> Flush:
-    """The whole flush, with the messages and calls that the log holds; of runs only those that are at home here: a log
-    that came from elsewhere may tell of others. Raises Corrupt, Unavailable.
+    """The whole flush, with the messages and calls that the log holds. Raises Corrupt, Unavailable.
+
+    Of runs only those that are at home here: a log that came from elsewhere may tell of others. What a call turns out
+    to have done is told where it was begun.
     """
     flush, words = replace(due.flush, messages=[], calls=[]), dict(due.words)
     async for page in walk(log, conversation, due.since, flush.through, PAGE_BYTES):
@@ -54,8 +56,8 @@ async def collect(log: EventLog, conversation: str, due: Due) -> Flush:
                 _add(flush, event, words)
     of = {run.run for run in flush.runs} | {call.run for call in flush.calls}
     here = {run for run in of if await log.find_run(run) == conversation}
-    runs, calls = [run for run in flush.runs if run.run in here], [call for call in flush.calls if call.run in here]
-    return replace(flush, runs=runs, calls=calls)
+    runs = [run for run in flush.runs if run.run in here]
+    return replace(flush, runs=runs, calls=[call for call in flush.calls if call.run in here or call.settled])
 
 
 def _add(flush: Flush, event: Event, words: dict[str, Words]) -> None:

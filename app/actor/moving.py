@@ -170,10 +170,23 @@ class Moving:
         kept = tuple((clean(ref), clean(text)) for ref, text in ours.kept.items())
         creation = "continuation-" + _digest(ours.run, ours.log)
         rows = pack(events, texts).rows
-        known = [run for run in state.runs if run != ours.run and await self.log.find_run(run) is not None]
+        known = [run for run in state.runs if run != ours.run and await self._is_known(run, state.runs[run].status)]
         return await self.directory.found(
             state, rows, owner=by, creation=creation, claimed=False, elsewhere=tuple(known), kept=kept
         )
+
+    async def _is_known(self, run: str, arriving: str) -> bool:
+        """Whether this server knows what came of a run, or as much as the log that arrives."""
+
+        def status(state: State) -> str | None:
+            return state.runs[run].status if run in state.runs else None
+
+        home = await self.log.find_run(run)
+        try:
+            known = None if home is None else await self.directory.ask(home, status)
+        except (KeyError, Corrupt):  # deleted, damaged
+            return False
+        return known is not None and (known != "moved" or arriving == "moved")
 
     async def _decide(
         self, conversation: str, returned: Json, said: list[tuple[list[str], str, bool]], by: str, arrived: bool = False

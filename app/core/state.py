@@ -283,6 +283,11 @@ class State:
         return self.run.status if self.run else "idle"
 
     @property
+    def stopping(self) -> bool:
+        """Whether a stop waits for tools, for the grace time at most."""
+        return self.run is not None and self.run.stop is not None
+
+    @property
     def unfinished(self) -> bool:
         """Whether it goes on by itself: a run is running, or words wait for the next one (a drain left them)."""
         return self.status == "running" or (self.run is None and bool(self.queue or self.carried))

@@ -7,6 +7,9 @@ object. Pure: the same state gives the same messages.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from functools import partial
 from itertools import count
 
 from app.core import events as e
@@ -84,16 +87,17 @@ def _tell_apart(told: list[Json]) -> None:
     Wherever two calls have the same id, the older one gets another: the model gets back the newest as it wrote it.
     """
     asked = [(at, call) for at, one in enumerate(told) for at, call in enumerate(one.get("tool_calls", ()), at + 1)]
-    taken = {call["id"] for _, call in asked}
-    if len(taken) == len(asked):
+    left = Counter(call["id"] for _, call in asked)
+    if len(left) == len(asked):
         return
-    newer = set[str]()
-    for answer, call in reversed(asked):
-        if (id := call["id"]) in newer:
-            number = next(number for number in count(1) if f"{id}_{number}" not in taken)
-            call["id"] = told[answer]["tool_call_id"] = f"{id}_{number}"
-        taken.add(call["id"])
-        newer.add(id)
+    taken, numbers = set(left), defaultdict[str, Iterator[int]](partial(count, 1))
+    for answer, call in asked:
+        id = call["id"]
+        left[id] -= 1
+        if left[id]:
+            other = next(name for number in numbers[id] if (name := f"{id}_{number}") not in taken)
+            taken.add(other)
+            call["id"] = told[answer]["tool_call_id"] = other
 
 
 def _name(tool: str) -> str:

@@ -44,6 +44,7 @@ class MemoryArchive:
             elif newest:
                 told = {name: value for name, value in msgspec.structs.asdict(call).items() if value is not None}
                 self.calls[key] = msgspec.structs.replace(known, **told)
+                self._called[key] = conversation if call.settled is None else self._called[key]
 
     async def messages(self, conversation: str) -> list[ArchivedMessage]:
         return [message for _, message in sorted(self._messages.get(conversation, {}).items())]

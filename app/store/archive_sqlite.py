@@ -57,6 +57,7 @@ _CALL = """
         finished_at, ms)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET
+        conversation = iif(excluded.settled IS NULL, excluded.conversation, conversation),
         tool = coalesce(excluded.tool, tool), arguments = coalesce(excluded.arguments, arguments),
         status = coalesce(excluded.status, status), result = coalesce(excluded.result, result),
         error = coalesce(excluded.error, error), settled = coalesce(excluded.settled, settled),

@@ -202,7 +202,7 @@ async def runs(request: Request) -> Response:
     shown: list[Json] = []
     for wanted in STATUSES[1:] if status in (None, "active") else [status] if status in STATUSES else []:
         items = await _newest(house, principal.id, wanted, agent, limit + 1)
-        known = [await _listed(house, item.conversation, item.run) for item in items if item.run]
+        known = [await _listed(house, item, item.run) for item in items if item.run]
         shown += [run for run in known if run is not None]
     if status is None or status in ENDED:
         gone = await house.log.deleted(house.clock() + 1)
@@ -214,14 +214,15 @@ async def runs(request: Request) -> Response:
     return answer({"runs": shown[:limit], **({"more": True} if len(shown) > limit else {})})
 
 
-async def _listed(house: House, conversation: str, run: str) -> Json | None:
-    """A run for a list, which brings nothing into memory: of what is not there the archive knows everything."""
-    if not house.directory.holds(conversation):
+async def _listed(house: House, item: Item, run: str) -> Json | None:
+    """A run for a list: from the archive where that is as new as the item, so that a list brings little into memory."""
+    if not house.directory.holds(item.conversation):
         archived = await house.archive.run(run)
-        if archived is not None and archived.conversation == conversation:
+        newest = item.conversation, item.run_status, item.step
+        if archived is not None and (archived.conversation, archived.status, archived.step) == newest:
             shown: Json = plain(archived)
             return shown
-    return await run_json(house, conversation, run)
+    return await run_json(house, item.conversation, run)
 
 
 async def _newest(house: House, owner: str, status: str, agent: str | None, limit: int) -> list[Item]:

@@ -589,6 +589,31 @@ async def test_what_does_not_park_in_time_is_left_as_by_a_crash_that_is_not_coun
     assert failed["error"]["kind"] == "in_doubt"
 
 
+@tool
+async def tidy() -> str:
+    """Works for an hour, and needs a while to stop."""
+    try:
+        await asyncio.sleep(3_600)
+    finally:
+        await asyncio.sleep(0.3)
+    return "slept"
+
+
+@virtual
+async def test_a_stop_is_carried_out_while_the_process_goes() -> None:
+    """§2, §11: its tools have the grace time in a drain, too: what confirms that it stopped is not in doubt."""
+    home = Home(Agent("a", tools=[tidy]))
+    home.model.lines.append(calls("tidy"))
+    conversation = await home.create()
+    await home.until(conversation, "tool.started")
+    draining = asyncio.create_task(home.directory.drain(20))
+    await asyncio.sleep(0.1)
+    await home.say(conversation, c.Cancel(id="c1"))
+    await draining
+    assert (await home.types(conversation))[-2:] == ["run.cancelled", "archive.flushed"]
+    assert (await home.until(conversation, "tool.failed"))["error"]["kind"] == "cancelled"
+
+
 @virtual
 async def test_a_drain_does_not_wait_for_a_store_that_is_stuck() -> None:
     """FAULTS 99: an own deadline for everything."""

@@ -505,3 +505,38 @@ async def test_what_comes_home_leaves_the_runs_of_its_first_home_there() -> None
     assert [run.run for run in await home.archive.runs(conversation)] == before[:1]
     assert [run.run for run in await home.archive.runs(come.conversation)] == [come.run]
     assert await home.log.find_run(before[0]) == conversation
+
+
+@virtual
+async def test_who_knows_how_a_run_ended_becomes_its_home() -> None:
+    """§6: a run that left and ended elsewhere comes back in the log of another: it is not there to be taken again."""
+    home, conversation = await waiting()
+    first = (await home.state(conversation)).run
+    assert first is not None
+    there, put = await arrive(approved(await moving(home).take(conversation, "ann")))
+    await there.until(put.conversation, "run.completed", times=2)
+    there.model.lines.append(calls("guarded"))
+    await there.say(put.conversation, Prompt(id="p3", text="third"))
+    await there.until(put.conversation, "approval.requested", times=2)
+    come = await moving(home).put_back(approved(await moving(there).take(put.conversation, "ann")), "ann", force=False)
+    await home.until(come.conversation, "run.completed", times=3)
+    await home.until(come.conversation, "archive.flushed")
+    assert await home.log.find_run(first.run) == come.conversation
+    assert (await moving(home).output(come.conversation, first.run))["end_reason"] == "completed"
+    known = {run.run: run.status for run in await home.archive.runs(come.conversation)}
+    assert known == {first.run: "completed", come.run: "completed"}
+    with pytest.raises(Rejected) as refused:
+        await moving(home).take(conversation, "ann", first.run)
+    assert refused.value.code == "not_running"
+
+
+@virtual
+async def test_the_calls_of_a_run_go_where_it_goes() -> None:
+    """001-11: the conversation that it has left may be deleted, and what the run did stays in the archive."""
+    home, conversation = await waiting()
+    there, put = await arrive(await moving(home).take(conversation, "ann"))
+    come = await moving(home).put_back(approved(await moving(there).take(put.conversation, "ann")), "ann", force=False)
+    await home.until(come.conversation, "run.completed", times=2)
+    await home.until(come.conversation, "archive.flushed")
+    await home.archive.remove(conversation)
+    assert [(key[0], call.status) for key, call in home.archive.calls.items()] == [(come.run, "returned")]
