@@ -621,7 +621,7 @@ async def test_the_same_ids_in_the_next_call_of_a_sub_agent(server: Server, stor
     _, two = await tab.count("approval.requested", 2)
     assert two["path"] != one["path"] and two["arguments"]["place"] == second
     answer = await tab.send("deny", **{**decision(one), "digest": two["digest"]})
-    assert answer["code"] == "already_decided"
+    assert answer["code"] == "digest_mismatch"
     await tab.do("deny", **decision(two))
     assert (await tab.ended())["type"] == "run.completed"
     assert whole(server.ledger(first)) == ["reserve"] and server.ledger(second) == []
