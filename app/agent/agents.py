@@ -15,8 +15,9 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from app.agent.mcp import OFFER_BYTES_MAX, McpServer
-from app.agent.tools import NAME, ConfigError, Tool, ToolError, contained
+from app.agent.tools import ConfigError, Tool, ToolError, contained
 from app.core.bounds import DESCRIPTION_BYTES_MAX
+from app.core.calls import NAME
 from app.core.catalogue import Rerun
 from app.core.codec import canonical
 from app.core.events import Json

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import functools
 import inspect
-import re
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, overload
@@ -22,13 +21,13 @@ from app.agent.isolated import Place
 from app.agent.result import RESULT_CHARS_MAX, collect, collect_async, render
 from app.agent.signature import Signature, plain
 from app.agent.threads import tool_threads
+from app.core.calls import NAME
 from app.core.catalogue import Rerun
 from app.core.codec import clean
 from app.core.events import Json
 
 __all__ = ["RESULT_CHARS_MAX", "Cancelled", "ConfigError", "Tool", "ToolContext", "ToolError", "contained", "tool"]
 
-NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Approval = bool | Callable[..., object]
 

@@ -12,6 +12,7 @@ from app.core.codec import deeper
 from app.core.state import OpenCall
 
 NAME_CHARS_MAX = 64
+NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{NAME_CHARS_MAX}}}")
 NO_NAME_CHARACTER = re.compile(r"[^A-Za-z0-9_-]")
 """What strict providers refuse in the name of a tool."""
 

@@ -17,7 +17,7 @@ from app.core.activate import activate
 from app.core.bounds import CEILING_MAX, TEXT_BYTES_MAX, TITLE_CHARS_MAX
 from app.core.catalogue import Rules
 from app.core.commands import ClientCommand, Command, FromClient, Stamp
-from app.core.endings import close, end_attempt
+from app.core.endings import close, end_attempt, stop
 from app.core.errors import Rejected
 from app.core.events import Event
 from app.core.follow import follow, is_interrupted
@@ -221,14 +221,10 @@ def _active(ledger: Ledger, wanted: str | None) -> Run:
 def _cancel(ledger: Ledger, command: c.Cancel, rules: Rules) -> str | None:
     if command.run is None and ledger.state.run is None:
         return "no run is going on"
-    run, by = _active(ledger, command.run), ledger.stamp.by
+    run = _active(ledger, command.run)
     if run.stop is not None:
         return "the run is being stopped already"
-    if any(call.runs for _, call in run.calls):
-        ledger.emit(e.CancelRequested(run=run.run, by=by))
-    else:
-        close(ledger, run, "cancelled", by, rules)
-        ledger.emit(e.RunCancelled(run=run.run, by=by))
+    stop(ledger, run, ledger.stamp.by, None, rules)
     return None
 
 

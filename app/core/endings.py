@@ -17,12 +17,22 @@ from app.core.usage import estimated, priced
 
 
 def fail(ledger: Ledger, run: Run, failure: Failure, rules: Rules) -> bool:
-    """Fails a run; where tools are at work, they are stopped first and have the grace time to confirm it."""
+    return stop(ledger, run, "holdfast", failure, rules)
+
+
+def stop(ledger: Ledger, run: Run, by: str, failure: Failure | None, rules: Rules) -> bool:
+    """Ends a run that is not done: failed, or cancelled where there is no `failure`.
+
+    Where tools are at work, they are stopped first and have the grace time to confirm it; then this is called again.
+    """
     if run.stop is None and any(call.runs for _, call in run.calls):
-        ledger.emit(e.CancelRequested(run=run.run, by="holdfast", error=failure))
-    else:
-        close(ledger, run, "failed", "holdfast", rules)
+        ledger.emit(e.CancelRequested(run=run.run, by=by, error=failure))
+    elif failure is not None:
+        close(ledger, run, "failed", by, rules)
         ledger.emit(e.RunFailed(run=run.run, error=failure))
+    else:
+        close(ledger, run, "cancelled", by, rules)
+        ledger.emit(e.RunCancelled(run=run.run, by=by))
     return True
 
 

@@ -13,11 +13,11 @@ from app.core.budget import Reached, reached
 from app.core.calls import shown_arguments
 from app.core.catalogue import Rules
 from app.core.compaction import compact
-from app.core.endings import close, denied, fail, given_up
+from app.core.endings import denied, fail, given_up, stop
 from app.core.events import Failure, Path
 from app.core.ledger import Ledger
 from app.core.request import begin_attempt
-from app.core.state import Level, OpenCall, Run, Stop, Words
+from app.core.state import Level, OpenCall, Run, Words
 from app.core.summarising import Place
 from app.core.window import measure
 
@@ -34,7 +34,8 @@ def _due(ledger: Ledger, rules: Rules) -> bool:
     if run is None:
         return not rules.draining and _start_next(ledger)
     if run.stop is not None:
-        return _stopped(ledger, run, run.stop, overdue=at >= run.stop.at + rules.grace_ms, rules=rules)
+        over = at >= run.stop.at + rules.grace_ms or not any(call.runs for _, call in run.calls)
+        return over and stop(ledger, run, run.stop.by, run.stop.error, rules)
     if _expired(ledger, run, rules) or _interrupted(ledger, run, rules):
         return True
     if run.status != "running":
@@ -234,16 +235,6 @@ def is_interrupted(run: Run, path: Path, call: OpenCall, rules: Rules) -> bool:
         return False
     spec = rules.tool(run.top, call.tool)
     return spec is not None and spec.interruptible
-
-
-def _stopped(ledger: Ledger, run: Run, stop: Stop, *, overdue: bool, rules: Rules) -> bool:
-    if any(call.runs for _, call in run.calls) and not overdue:
-        return False
-    if stop.error is not None:
-        return fail(ledger, run, stop.error, rules)
-    close(ledger, run, "cancelled", stop.by, rules)
-    ledger.emit(e.RunCancelled(run=run.run, by=stop.by))
-    return True
 
 
 def _start_next(ledger: Ledger) -> bool:

@@ -403,7 +403,7 @@ def _leaves_calls_open_at_a_stop(patch: Patch) -> None:
             if level.asking:
                 endings.end_attempt(ledger, run, path, level, "cancel", rules)
 
-    patch.setattr(follow, "close", careless)
+    patch.setattr(endings, "close", careless)
     patch.setattr(deciding, "close", careless)
 
 
@@ -571,7 +571,7 @@ def _closes_the_top_level_only(patch: Patch) -> None:
         close(ledger, run, *rest)
 
     close = endings.close
-    patch.setattr(follow, "close", shallow)
+    patch.setattr(endings, "close", shallow)
     patch.setattr(deciding, "close", shallow)
 
 
